@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test slow lint benchmark clean
+
+demo: $(VENV)/installed ## the main job on the embedded data set
+	$(BIN)/tfopt --config=configs/digits.py --workdir=runs/digits
+
+test: $(VENV)/installed-dev ## the default test suite
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/installed-dev ## the tests with real data and minutes of training
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed-dev ## style, layers and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+benchmark: $(VENV)/installed-dev ## training speed against plain Keras
+	$(BIN)/python tests/benchmarks/train_speed.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: setup.py | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info runs

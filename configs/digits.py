@@ -1,0 +1,31 @@
+"""Handwritten digits: the demo.
+
+tfopt --config=digits
+"""
+
+from tfopt.config import Experiment
+from tfopt.data import Digits
+from tfopt.models import ResNet
+from tfopt.stages import Cosine, Prune, Quantize, Stage, Teacher
+
+
+def get_config() -> Experiment:
+    """Train, prune to 80% and quantize a small residual network, the last two with a teacher."""
+    return Experiment(
+        name="digits",
+        data=Digits(),
+        model=ResNet(depth=8, width=16),
+        batch_size=32,
+        stages=[
+            Stage(name="train", epochs=15, learning_rate=3e-3, schedule=Cosine()),
+            Prune(
+                name="prune",
+                epochs=12,
+                sparsity=0.8,
+                learning_rate=2e-3,
+                schedule=Cosine(),
+                teacher=Teacher(stage="train"),
+            ),
+            Quantize(name="quantize", epochs=4, learning_rate=3e-4, teacher=Teacher(stage="train")),
+        ],
+    )

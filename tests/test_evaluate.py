@@ -1,0 +1,281 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from tfopt import evaluate, export, flatbuffer
+from tfopt.compat import keras, litert, tf, tflite_schema, tfmot
+
+SHAPE = (8, 8, 2)
+RNG = np.random.default_rng(0)
+EXAMPLES = RNG.standard_normal((80, *SHAPE)).astype(np.float32)
+LABELS = RNG.integers(0, 3, 80)
+# Channels that end in 1, so that int8 codes are round(127 * value).
+CONV = np.resize(np.float32([0, 0.5, -0.5, 0.25, 0, 0, -1]), (3, 3, 2, 4))
+CONV[0, 0, 0] = 1
+DEPTHWISE = np.resize(np.float32([0, 1, -0.5]), (3, 3, 4, 1))
+DEPTHWISE = np.where(DEPTHWISE < 0, np.float32([[-0.5], [-0.25], [-0.75], [-0.125]]), DEPTHWISE)
+DEPTHWISE[0, 0] = 1
+DENSE = np.resize(np.float32([0, 0, 0.5, -0.25]), (64, 3))
+DENSE[0] = 1
+KERNELS = {
+    "conv": (CONV.transpose(3, 0, 1, 2), 0),
+    "depthwise": (DEPTHWISE.transpose(3, 0, 1, 2), 3),
+    "logits": (DENSE.T, 0),
+}
+
+
+def handmade():
+    x = inputs = keras.Input(SHAPE, name="input")
+    x = keras.layers.Conv2D(4, 3, name="conv")(x)
+    x = keras.layers.ReLU(name="conv_relu")(x)
+    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="net")
+    for name, kernel in (("conv", CONV), ("depthwise", DEPTHWISE), ("logits", DENSE)):
+        layer = model.get_layer(name)
+        layer.set_weights([kernel, np.zeros_like(layer.get_weights()[1])])
+    # Logits around zero: otherwise one class would win everywhere.
+    bias = -np.mean(model(EXAMPLES), axis=0)
+    model.get_layer("logits").set_weights([DENSE, bias])
+    return model
+
+
+def split():
+    weights = np.ones(80, np.float32)
+    weights[70:] = 0  # as the rows that fill up a last batch
+    return tf.data.Dataset.from_tensor_slices((EXAMPLES, LABELS, weights)).batch(40)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return handmade()
+
+
+@pytest.fixture(scope="module")
+def artifacts(model):
+    return {
+        variant.name: export.Artifact(
+            stage="train", variant=variant.name, content=variant.convert(model, EXAMPLES)
+        )
+        for variant in export.sensible(quantized=False)
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(model):
+    return evaluate.logits(model, split())
+
+
+def measure(artifact, model, reference, **options):
+    return evaluate.measure(artifact, model=model, test=split(), reference=reference, **options)
+
+
+def codes_per_channel(values, axis):
+    return max(len(set(channel.ravel().tolist())) for channel in np.moveaxis(values, axis, 0))
+
+
+def corrupt(artifact, kernel):
+    found = kernel.astype(np.float32).tobytes()
+    assert artifact.content.count(found) == 1
+    noise = 5 * np.random.default_rng(3).standard_normal(kernel.size).astype(np.float32)
+    content = artifact.content.replace(found, noise.tobytes())
+    return export.Artifact(stage="train", variant="broken", content=content)
+
+
+def test_reference_is_the_models_without_padding(model, reference):
+    logits, labels = reference
+    np.testing.assert_allclose(logits, model(EXAMPLES[:70]).numpy(), atol=1e-5)
+    np.testing.assert_array_equal(labels, LABELS[:70])
+    assert len(set(logits.argmax(-1))) == 3
+
+
+@pytest.mark.parametrize("variant", ["float32", "float16", "int8"])
+def test_kernels_are_what_was_put_in(artifacts, variant):
+    content = artifacts[variant].content
+    kernels = {kernel.name: kernel for kernel in flatbuffer.read(content).kernels()}
+    assert list(kernels) == list(KERNELS)
+    for name, (values, axis) in KERNELS.items():
+        kernel = kernels[name]
+        assert (kernel.shape, kernel.size, kernel.dtype) == (values.shape, values.size, variant)
+        assert kernel.zeros == np.sum(values == 0)
+        assert kernel.codes == codes_per_channel(values, axis)
+        assert kernel.codes_total == len(set(values.ravel().tolist()))
+
+
+@pytest.mark.parametrize("variant", ["float32", "int8"])
+def test_kernels_are_what_the_interpreter_has(artifacts, variant):
+    content = artifacts[variant].content
+    interpreter = litert.Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    details = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
+    stored = [
+        tensor
+        for operator in flatbuffer.read(content).operators
+        for tensor in operator.inputs
+        if tensor is not None and tensor.values is not None
+    ]
+    assert len(stored) >= 6
+    for tensor in stored:
+        there = interpreter.get_tensor(details[tensor.name])
+        np.testing.assert_array_equal(tensor.values, there)
+        assert tensor.values.dtype == there.dtype
+
+
+def test_zero_is_what_dequantizes_to_zero():
+    tensor = flatbuffer.Tensor(
+        name="net/old/kernel",
+        shape=(2, 3),
+        dtype="uint8",
+        scales=(0.1, 0.1),
+        zero_points=(3, 0),
+        axis=0,
+        values=np.uint8([[3, 3, 0], [0, 3, 5]]),
+    )
+    kernel = flatbuffer._kernel("FULLY_CONNECTED", tensor, 0)
+    assert (kernel.zeros, kernel.codes, kernel.codes_total) == (3, 3, 3)
+
+
+def test_int4_is_unpacked_with_its_sign():
+    packed = np.array([0x1F, 0x87, 0x02], np.uint8)
+    values = flatbuffer._values(packed, "INT4", (1, 5))
+    assert values.tolist() == [[-1, 1, 7, -8, 2]]
+
+
+@pytest.mark.parametrize("variant", ["float32", "float16", "dynamic", "int8"])
+def test_measurement(artifacts, model, reference, variant):
+    artifact = artifacts[variant]
+    found = measure(artifact, model, reference)
+    assert (found.stage, found.variant) == ("train", variant)
+    assert found.bytes == len(artifact.content)
+    assert len(gzip.compress(artifact.content, mtime=0)) == found.gzip_bytes < found.bytes
+    zeros = sum(int(np.sum(values == 0)) for values, _ in KERNELS.values())
+    assert found.sparsity == zeros / (CONV.size + DEPTHWISE.size + DENSE.size)
+    assert found.agreement >= 0.95
+    assert found.keras_accuracy == np.mean(reference[0].argmax(-1) == LABELS[:70])
+    assert 0 < found.latency_median_us <= found.latency_p90_us
+    assert (found.ops_int8, found.ops_float) == ((4, 0) if variant == "int8" else (0, 4))
+    assert len(found.float_ops) == found.ops_float
+    tolerance = 1e-5 if variant == "float32" else 0.05
+    assert found.max_logit_difference < tolerance * np.ptp(reference[0])
+    assert json.loads(json.dumps(found.to_json())) == found.to_json()
+
+
+def test_float_operators_are_named_by_their_layers(artifacts, model, reference):
+    assert measure(artifacts["float32"], model, reference).float_ops == (
+        "CONV_2D conv_relu",
+        "DEPTHWISE_CONV_2D depthwise",
+        "RESHAPE flatten",
+        "FULLY_CONNECTED logits",
+    )
+
+
+def test_accuracy_is_that_of_a_plain_loop(artifacts, model, reference):
+    interpreter = litert.Interpreter(model_content=artifacts["int8"].content)
+    interpreter.allocate_tensors()
+    first, last = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    scale, zero_point = first["quantization"]
+    outputs = []
+    for example in EXAMPLES[:70]:
+        codes = np.clip(np.round(example[None] / scale) + zero_point, -128, 127)
+        interpreter.set_tensor(first["index"], codes.astype(np.int8))
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(last["index"])[0].astype(np.float32))
+    classes = np.argmax(outputs, axis=-1)
+    scale, zero_point = last["quantization"]
+    logits = scale * (np.float32(outputs) - zero_point)
+    found = measure(artifacts["int8"], model, reference)
+    assert found.accuracy == np.mean(classes == LABELS[:70])
+    assert found.agreement == np.mean(classes == reference[0].argmax(-1))
+    assert found.max_logit_difference == pytest.approx(
+        np.abs(logits - reference[0]).max(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("layer", "blamed"), [("conv", "conv_relu"), ("depthwise", "depthwise"), ("logits", "logits")]
+)
+def test_broken_kernel_is_found(artifacts, model, reference, layer, blamed):
+    broken = corrupt(artifacts["float32"], KERNELS[layer][0])
+    with pytest.raises(
+        evaluate.ArtifactError,
+        match=rf"'train_broken'.* at least 95\.0%, measured \d.*part at layer '{blamed}'.*off by",
+    ):
+        measure(broken, model, reference)
+    assert measure(broken, model, reference, min_agreement=0.0).variant == "broken"
+
+
+def test_broken_layer_of_a_quantization_aware_model_is_found():
+    x = inputs = keras.Input(SHAPE, name="input")
+    x = keras.layers.Conv2D(4, 3, use_bias=False, name="conv")(x)
+    x = keras.layers.BatchNormalization(name="conv_bn")(x)
+    x = keras.layers.ReLU(name="conv_relu")(x)
+    x = keras.layers.Conv2D(4, 3, name="second")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    plain = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="net")
+    qat = tfmot.quantization.keras.quantize_model(plain)
+    for _ in range(100):
+        qat(EXAMPLES, training=True)
+    content = export.Int8().convert(qat, EXAMPLES)
+    reference = evaluate.logits(qat, split())
+    whole = export.Artifact(stage="quantize", variant="int8", content=content)
+    assert measure(whole, qat, reference, min_agreement=0.9).ops_float == 0
+    assert max(evaluate.layer_errors(whole, qat, EXAMPLES).values()) < 0.1
+    operators = flatbuffer.read(content).operators
+    kernel = next(op for op in operators if op.label == "CONV_2D second").inputs[1].values
+    assert content.count(kernel.tobytes()) == 1
+    spoiled = content.replace(kernel.tobytes(), kernel[::-1, ::-1, ::-1, ::-1].tobytes())
+    broken = export.Artifact(stage="quantize", variant="int8", content=spoiled)
+    with pytest.raises(evaluate.ArtifactError, match="part at layer 'quant_second'"):
+        measure(broken, qat, reference, min_agreement=0.99)
+
+
+def test_absurd_calibration_is_found_at_the_input(model, reference):
+    content = export.Int8().convert(model, EXAMPLES * 1e-3)
+    artifact = export.Artifact(stage="train", variant="int8", content=content)
+    with pytest.raises(evaluate.ArtifactError, match="part at layer 'input'"):
+        measure(artifact, model, reference)
+
+
+def test_drift_is_not_blamed_on_a_layer(artifacts, model, reference):
+    with pytest.raises(evaluate.ArtifactError, match="at no single layer: the error grows to"):
+        measure(artifacts["int8"], model, (-reference[0], reference[1]))
+
+
+def test_artifact_that_is_no_tflite_is_refused(model, reference):
+    artifact = export.Artifact(stage="train", variant="int8", content=b"\0" * 64)
+    with pytest.raises(evaluate.ArtifactError, match="'train_int8': LiteRT can't allocate"):
+        measure(artifact, model, reference)
+
+
+def test_artifact_that_cannot_be_allocated_is_refused(artifacts, model, reference):
+    # An operator that no runtime knows.
+    spoiled = tflite_schema.ModelT.InitFromPackedBuf(artifacts["float32"].content, 0)
+    code = spoiled.operatorCodes[0]
+    code.builtinCode = code.deprecatedBuiltinCode = tflite_schema.BuiltinOperator.CUSTOM
+    code.customCode = b"Unheard"
+    import flatbuffers
+
+    builder = flatbuffers.Builder(0)
+    builder.Finish(spoiled.Pack(builder), b"TFL3")
+    artifact = export.Artifact(stage="train", variant="odd", content=bytes(builder.Output()))
+    with pytest.raises(evaluate.ArtifactError, match="'train_odd': LiteRT can't allocate.*Unheard"):
+        measure(artifact, model, reference)
+
+
+def test_latency_runs_at_least_200_times(artifacts, monkeypatch):
+    invoked = []
+    original = evaluate.Runner.__init__
+
+    def counting(self, *args, **options):
+        original(self, *args, **options)
+        assert options["threads"] == 1
+        assert tuple(self.input["shape"]) == (1, *SHAPE)
+        invoke = self.interpreter.invoke
+        self.interpreter.invoke = lambda: (invoked.append(1), invoke())
+
+    monkeypatch.setattr(evaluate.Runner, "__init__", counting)
+    evaluate.latency(artifacts["float32"])
+    assert len(invoked) == evaluate._WARM_UP + evaluate._RUNS
+    assert evaluate._RUNS >= 200

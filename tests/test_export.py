@@ -1,0 +1,156 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from tfopt import export, flatbuffer
+from tfopt.compat import keras, litert, tfmot
+from tfopt.config import ConfigError
+
+SHAPE = (8, 8, 2)
+EXAMPLES = np.random.default_rng(0).standard_normal((32, *SHAPE)).astype(np.float32)
+
+
+def small(reshape=False):
+    keras.utils.set_random_seed(1)
+    x = inputs = keras.Input(SHAPE, name="input")
+    x = keras.layers.Conv2D(4, 3, use_bias=False, name="conv")(x)
+    x = keras.layers.BatchNormalization(name="conv_bn")(x)
+    x = keras.layers.ReLU(name="conv_relu")(x)
+    if reshape:
+        x = keras.layers.Reshape((36, 4), name="reshape")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="small")
+
+
+def quantized(model, scheme=None):
+    annotated = tfmot.quantization.keras.quantize_annotate_model(model)
+    scheme = scheme or tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme()
+    made = tfmot.quantization.keras.quantize_apply(annotated, scheme)
+    for _ in range(3):
+        made(EXAMPLES, training=True)  # moves the activations' ranges
+    return made
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small()
+
+
+@pytest.fixture(scope="module")
+def qat():
+    return quantized(small())
+
+
+@pytest.fixture(scope="module")
+def qat_int8(qat):
+    return export.Int8().convert(qat, EXAMPLES)
+
+
+def ends(content):
+    interpreter = litert.Interpreter(model_content=content)
+    return interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+
+def fingerprint(model):
+    return hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest()
+
+
+def test_sensible_variants_follow_the_model():
+    names = [variant.name for variant in export.sensible(quantized=False)]
+    assert names == ["float32", "float16", "dynamic", "int8"]
+    assert export.sensible(quantized=True) == [export.Int8(examples=200)]
+    taking = [v.name for v in export.sensible(quantized=False) if v.takes_quantized]
+    assert taking == ["int8"]
+
+
+@pytest.mark.parametrize("variant", export.sensible(quantized=False), ids=lambda v: v.name)
+def test_variant_stores_and_computes_in_its_type(model, variant):
+    before = fingerprint(model), list(model.layers)
+    content = variant.convert(model, EXAMPLES)
+    expected = {
+        "float32": (np.float32, "float32"),
+        "float16": (np.float32, "float16"),
+        "dynamic": (np.float32, None),  # the converter leaves kernels this small in float32
+        "int8": (np.int8, "int8"),
+    }[variant.name]
+    first, last = ends(content)
+    assert first["dtype"] == last["dtype"] == expected[0]
+    kernels = flatbuffer.read(content).kernels()
+    assert [kernel.name for kernel in kernels] == ["conv", "logits"]
+    assert expected[1] is None or {kernel.dtype for kernel in kernels} == {expected[1]}
+    assert (fingerprint(model), list(model.layers)) == before
+
+
+@pytest.mark.parametrize("variant", export.sensible(quantized=False), ids=lambda v: v.name)
+def test_any_batch_runs_and_one_is_the_default(variant):
+    content = variant.convert(small(reshape=True), EXAMPLES)
+    interpreter = litert.Interpreter(model_content=content)
+    details = interpreter.get_input_details()[0]
+    assert tuple(details["shape"]) == (1, *SHAPE)
+    interpreter.resize_tensor_input(details["index"], (7, *SHAPE))
+    interpreter.allocate_tensors()
+    interpreter.invoke()
+    output = interpreter.get_output_details()[0]
+    assert interpreter.get_tensor(output["index"]).shape == (7, 3)
+
+
+def test_int8_computes_everything_in_int8(model):
+    graph = flatbuffer.read(export.Int8().convert(model, EXAMPLES))
+    assert graph.with_precision("float") == []
+    assert len(graph.with_precision("int8")) == 3
+
+
+def test_dynamic_range_stores_large_kernels_in_int8():
+    inputs = keras.Input((64,), name="input")
+    wide = keras.Model(inputs, keras.layers.Dense(64, name="logits")(inputs))
+    (kernel,) = flatbuffer.read(export.DynamicRange().convert(wide, EXAMPLES)).kernels()
+    assert (kernel.name, kernel.dtype, kernel.size) == ("logits", "int8", 64 * 64)
+
+
+def test_int8_calibrates_with_no_more_examples_than_asked(model):
+    spoiled = EXAMPLES.copy()
+    spoiled[4:] *= 1000
+    narrow, wide = (
+        ends(export.Int8(examples=n).convert(model, spoiled))[0]["quantization"][0] for n in (4, 5)
+    )
+    assert narrow == pytest.approx(np.ptp(EXAMPLES[:4]) / 255, rel=1e-3)
+    assert wide > 100 * narrow
+
+
+def test_int8_needs_an_example(model):
+    with pytest.raises(ConfigError, match="at least one training example, received 0"):
+        export.Int8().convert(model, EXAMPLES[:0])
+
+
+def test_quantization_aware_model_becomes_int8_with_its_own_ranges(qat, qat_int8):
+    first, last = ends(qat_int8)
+    assert first["dtype"] == last["dtype"] == np.int8
+    assert flatbuffer.read(qat_int8).with_precision("float") == []
+    assert export.Int8().convert(qat, 1000 * EXAMPLES) == qat_int8
+
+
+@pytest.mark.parametrize("variant", export.sensible(quantized=False)[:3], ids=lambda v: v.name)
+def test_quantization_aware_model_becomes_nothing_else(qat, variant):
+    with pytest.raises(ConfigError, match=f"variant '{variant.name}'.*use Int8"):
+        variant.convert(qat, EXAMPLES)
+
+
+def test_prune_preserving_quantization_keeps_the_zeros():
+    sparse = small()
+    kernel, bias = sparse.get_layer("logits").get_weights()
+    kernel[np.arange(kernel.size).reshape(kernel.shape) % 4 > 0] = 0
+    sparse.get_layer("logits").set_weights([kernel, bias])
+    scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
+    content = export.Int8().convert(quantized(sparse, scheme), EXAMPLES)
+    found = {k.name: k for k in flatbuffer.read(content).kernels()}["logits"]
+    assert found.zeros >= kernel.size * 3 // 4
+    assert found.dtype == "int8"
+
+
+def test_artifact_is_written_whole_under_its_name(tmp_path):
+    artifact = export.Artifact(stage="prune", variant="int8", content=b"bytes")
+    path = artifact.write(tmp_path / "artifacts")
+    assert path == tmp_path / "artifacts" / "prune_int8.tflite"
+    assert path.read_bytes() == b"bytes"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]

@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+import tfopt
+from tfopt import report
+from tfopt.compat import tf
+
+KERNEL = {
+    "name": "conv",
+    "operator": "CONV_2D",
+    "shape": [8, 3, 3, 4],
+    "dtype": "int8",
+    "zeros": 216,
+    "size": 288,
+    "codes": 11,
+    "codes_total": 40,
+}
+
+
+def row(stage, variant, **changes):
+    return {
+        "stage": stage,
+        "variant": variant,
+        "accuracy": 0.9778,
+        "keras_accuracy": 0.9722,
+        "agreement": 0.9944,
+        "max_logit_difference": 0.153,
+        "bytes": 79_488,
+        "gzip_bytes": 31_002,
+        "sparsity": 0.75,
+        "ops_int8": 7,
+        "ops_float": 1,
+        "float_ops": ["SOFTMAX probabilities"],
+        "latency_median_us": 1234.4,
+        "latency_p90_us": 1300.0,
+        "kernels": [KERNEL],
+        **changes,
+    }
+
+
+ROWS = [row("train", "float32", bytes=1_318_424), row("prune", "int8"), row("prune", "float16")]
+EXPERIMENT = {"type": "tfopt.config.Experiment", "name": "digits <1>", "batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    report.write(ROWS, EXPERIMENT, folder)
+    return folder
+
+
+def test_json_holds_everything(workdir):
+    found = json.loads((workdir / "report.json").read_text())
+    assert found["rows"] == ROWS
+    assert list(found["rows"][0]) == list(ROWS[0])
+    assert found["experiment"] == EXPERIMENT
+    assert found["tfopt"] == tfopt.__version__
+    assert found["environment"]["tensorflow"] == tf.__version__
+    assert all(found["environment"].values())
+
+
+def test_table_has_a_line_per_artifact():
+    lines = report.table(ROWS).splitlines()
+    assert len(lines) == 2 + len(ROWS)
+    assert lines[2].split() == [
+        *("train_float32", "97.78%", "99.44%", "1,318,424", "31,002", "75.00%", "7/8"),
+        *("1,234", "1,300"),
+    ]
+    assert lines[3].startswith("prune_int8 ")
+
+
+def test_markdown_is_whole(workdir):
+    text = (workdir / "report.md").read_text()
+    lines = text.splitlines()
+    assert lines[0] == "# digits <1>"
+    start = next(i for i, line in enumerate(lines) if line.startswith("| artifact | accuracy"))
+    assert [line.count("|") for line in lines[start : start + 5]] == [10] * 5
+    assert "| prune_int8 | 97.78% | 99.44% | 79,488 | 31,002 | 75.00% | 7/8 |" in text
+    assert "| conv | CONV_2D | 8×3×3×4 | int8 | 216 | 288 | 75.00% | 11 (40) |" in text
+    assert "Stayed float: SOFTMAX probabilities." in text
+    assert '"batch_size": 32' in text
+    assert "tfopt inspect artifacts/train_float32.tflite" in text
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+def test_scalars_have_a_run_per_stage(workdir):
+    runs = {path.name for path in (workdir / "tensorboard").iterdir()}
+    assert runs == {"train", "prune"}
+    found = {}
+    for path in (workdir / "tensorboard" / "prune").iterdir():
+        for record in tf.data.TFRecordDataset([str(path)]):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            found |= {v.tag: float(tf.make_ndarray(v.tensor)) for v in event.summary.value}
+    assert found["artifact_int8/sparsity"] == 0.75
+    assert found["artifact_float16/bytes"] == 79_488
+    assert "artifact_float32/bytes" not in found
+    assert len(found) == 20
+
+
+def test_no_rows_still_make_a_report(tmp_path):
+    report.write([], EXPERIMENT, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["rows"] == []
+    assert (tmp_path / "report.md").exists()

@@ -1,0 +1,70 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from tfopt import export
+from tfopt.compat import keras
+from tfopt.tools import inspect
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), name="input")
+    model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(inputs), name="net")
+    kernel = np.resize(np.float32([0, 0, 1, -0.5]), (6, 4))
+    kernel[0] = 1
+    model.get_layer("logits").set_weights([kernel, np.zeros(4, np.float32)])
+    examples = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
+    content = export.Int8().convert(model, examples)
+    artifact = export.Artifact(stage="train", variant="int8", content=content)
+    return artifact.write(tmp_path_factory.mktemp("artifacts"))
+
+
+def test_json(file, capsys):
+    assert inspect.main([str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bytes"] == file.stat().st_size
+    assert found["gzip_bytes"] == len(gzip.compress(file.read_bytes(), mtime=0))
+    assert (found["inputs"][0]["shape"], found["inputs"][0]["dtype"]) == ([1, 6], "int8")
+    assert len(found["outputs"][0]["scales"]) == 1
+    assert found["operators"] == [{"type": "FULLY_CONNECTED", "precision": "int8", "count": 1}]
+    assert found["float_ops"] == []
+    (kernel,) = found["kernels"]
+    assert (kernel["name"], kernel["shape"], kernel["size"]) == ("logits", [4, 6], 24)
+    assert (kernel["zeros"], kernel["codes"], kernel["codes_total"]) == (10, 2, 3)
+    assert found["sparsity"] == 10 / 24
+
+
+def test_text(file, capsys):
+    assert inspect.main([str(file)]) == 0
+    out = capsys.readouterr().out
+    assert f"{file.stat().st_size:,} bytes" in out
+    assert "stay float: none" in out
+    assert "4×6" in out
+    assert "2 (3)" in out
+
+
+@pytest.mark.parametrize("keep", [0, 3, 8, 40, 0.5, 0.9])
+def test_truncated_file_is_refused(file, tmp_path, capsys, keep):
+    content = file.read_bytes()
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    assert inspect.main([str(broken)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"tfopt inspect: can't read {broken}: it is ")
+    assert captured.err.count("\n") == 1
+
+
+def test_other_files_are_refused(tmp_path, capsys):
+    text = tmp_path / "notes.tflite"
+    text.write_text("no model at all")
+    assert inspect.main([str(text)]) == 2
+    assert "it is not a TFLite file" in capsys.readouterr().err
+    assert inspect.main([str(tmp_path / "missing.tflite")]) == 2
+    assert "No such file" in capsys.readouterr().err
+    assert inspect.main([str(tmp_path)]) == 2
+    assert "directory" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""Save, load, resume: nothing that the user had is ever lost or half written.
+
+Models are saved as HDF5: of Keras's single-file formats only that one reloads a
+quantization-aware model exactly.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tfopt.compat import keras, tf, tfmot
+from tfopt.config import RunError
+
+_LOG = logging.getLogger(__name__)
+_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
+
+
+@contextlib.contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    """Yield a temporary path of the same suffix that becomes `path` if all goes well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing_{path.name}")
+    _remove(temporary)
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write `content` to `path` so that a reader sees the old file or the new one, whole."""
+    with _renamed(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def save_model(model: "keras.Model", path: Path) -> None:
+    """Save `model` with its weights and without optimizer to the HDF5 file `path`."""
+    with _renamed(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are saving your model as an HDF5 file")
+        model.save(temporary, include_optimizer=False, save_format="h5")
+
+
+def load_model(path: Path) -> "keras.Model":
+    """Load a model that `save_model` wrote, quantization-aware or plain."""
+    with tfmot.quantization.keras.quantize_scope():
+        return keras.models.load_model(path, compile=False)
+
+
+@contextlib.contextmanager
+def full_disk_is_an_error(workdir: Path) -> Iterator[None]:
+    """Turn the many errors that a full disk shows itself by into one RunError."""
+    try:
+        yield
+    except Exception as error:
+        if not any(words in str(error) for words in _FULL):
+            raise
+        raise RunError(
+            f"the disk of {workdir} is full: free some space and run the same command again, "
+            "it goes on from the last finished epoch."
+        ) from error
+
+
+class EpochCheckpoints:
+    """The state of a stage after each finished epoch; the last two are kept.
+
+    An epoch's folder appears by a rename, so it is whole even after `kill -9`; TensorFlow
+    keeps a CRC with each tensor, which tells a folder that was damaged later.
+    """
+
+    def __init__(self, folder: Path, **trackables: Any) -> None:
+        self._folder = folder
+        self._checkpoint = tf.train.Checkpoint(**trackables)
+
+    def save(self, history: list[dict]) -> None:
+        """Save the state after epoch `len(history)`, and `history` with it."""
+        with _renamed(self._folder / f"epoch_{len(history):04d}") as folder:
+            folder.mkdir()
+            self._checkpoint.write(str(folder / "state"))
+            (folder / "history.json").write_text(json.dumps(history))
+        for old in self._epochs()[:-2]:
+            shutil.rmtree(old)
+
+    def restore(self) -> list[dict]:
+        """Restore the last whole state; return the history up to it, empty where none is."""
+        for folder in reversed(self._epochs()):
+            try:
+                history = json.loads((folder / "history.json").read_text())
+                _read_through(folder / "state")
+            except (OSError, ValueError, tf.errors.OpError, RuntimeError) as error:
+                _LOG.warning("%s is damaged (%s); going back one epoch.", folder, error)
+                shutil.rmtree(folder)
+                continue
+            self._checkpoint.read(str(folder / "state")).assert_consumed()
+            return history
+        return []
+
+    def clear(self) -> None:
+        """Remove all saved states: the stage is finished."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _epochs(self) -> list[Path]:
+        return sorted(self._folder.glob("epoch_*"))
+
+
+def _read_through(prefix: Path) -> None:
+    """Read every tensor once: a CRC is checked only when its tensor is read."""
+    reader = tf.train.load_checkpoint(str(prefix))
+    for name in reader.get_variable_to_shape_map():
+        reader.get_tensor(name)

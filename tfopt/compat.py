@@ -1,0 +1,38 @@
+"""The only door to TensorFlow, Keras, tfmot and LiteRT.
+
+Each name below is loaded at the first use of one of its attributes, so that a config can
+be read and validated, and `--help` answered, without waiting seconds for TensorFlow.
+Keras is `tf_keras` (Keras 2): tfmot works with no other.
+"""
+
+import importlib
+import types
+from typing import TYPE_CHECKING, Any
+
+
+class _Lazy(types.ModuleType):
+    """A module that is imported when something is first asked of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        # Tools that inspect modules ask for __wrapped__ and the like; that is no use of it.
+        if name.startswith("__") and name != "__version__":
+            raise AttributeError(name)
+        value = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, value)
+        return value
+
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+    import tf_keras as keras
+    from ai_edge_litert import interpreter as litert
+    from ai_edge_litert import schema_py_generated as tflite_schema
+else:
+    tf = _Lazy("tensorflow")
+    keras = _Lazy("tf_keras")
+    tfmot = _Lazy("tensorflow_model_optimization")
+    litert = _Lazy("ai_edge_litert.interpreter")
+    tflite_schema = _Lazy("ai_edge_litert.schema_py_generated")
+
+__all__ = ["keras", "litert", "tf", "tflite_schema", "tfmot"]

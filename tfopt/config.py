@@ -1,0 +1,222 @@
+"""The Experiment: one tree of dataclasses that describes a whole run, validated once.
+
+Standard library only. Types that a config file sets are checked by nobody on the way, and
+the command line overrides single fields later, so `Experiment.validate` looks at the whole
+tree after both.
+"""
+
+import dataclasses
+import difflib
+import math
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+if sys.version_info >= (3, 11):
+    from typing import dataclass_transform
+else:
+    from typing_extensions import dataclass_transform
+
+STRATEGIES = ("auto", "cpu", "mirrored", "tpu")
+_Class = TypeVar("_Class", bound=type)
+
+
+class ConfigError(Exception):
+    """What the user asked for can't be done; the message is one sentence that says what to do."""
+
+
+class RunError(Exception):
+    """The run can't keep what was asked of it; the message says what and what to do."""
+
+
+def nearest(name: str, names: typing.Iterable[str]) -> str:
+    """Return ` Did you mean ...?` with the name that is closest to `name`, or all of them."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(names) or 'none'}."
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
+def spec(cls: _Class) -> _Class:
+    """Make `cls` a slotted, keyword-only dataclass that names the nearest field on a typo."""
+    made = dataclasses.dataclass(slots=True, kw_only=True)(cls)
+    init = made.__init__
+    names = [field.name for field in dataclasses.fields(made)]
+
+    def checked_init(self: Any, *args: Any, **values: Any) -> None:
+        for name in values:
+            if name not in names:
+                raise ConfigError(f"{cls.__name__} has no field {name!r}; {nearest(name, names)}")
+        init(self, *args, **values)
+
+    made.__init__ = checked_init
+    return made
+
+
+def bounded(
+    default: Any = dataclasses.MISSING,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> Any:
+    """Declare a numeric field whose value `validate` holds to the given bounds."""
+    bounds = [
+        (f"of at least {least:g}", least, lambda value: value >= least),
+        (f"above {above:g}", above, lambda value: value > above),
+        (f"of at most {most:g}", most, lambda value: value <= most),
+        (f"below {below:g}", below, lambda value: value < below),
+    ]
+    stated = [(limit, test) for limit, bound, test in bounds if abs(bound) < math.inf]
+    return dataclasses.field(default=default, metadata={"bounds": stated})
+
+
+@spec
+class Experiment:
+    """All of one run: what to train on, what to make of it, and how to prove the result.
+
+    `data` has `load(batch_size) -> Splits`; `model` is any callable `(spec) -> keras.Model`;
+    `stages` run in order; `variants` are the TFLite forms that each stage is exported in
+    (empty: the sensible ones for the stage). `batch_size` is global over all `replicas`
+    (0: as many as there are). `min_agreement` is the share of test examples on which an
+    artifact must predict the class that its Keras model predicts. `deterministic` turns
+    TensorFlow's op determinism on, at a cost in speed.
+    """
+
+    name: str
+    data: Any
+    model: Callable
+    stages: list
+    variants: list = dataclasses.field(default_factory=list)
+    strategy: str = "auto"
+    replicas: int = bounded(0, least=0)
+    batch_size: int = bounded(128, least=1)
+    seed: int = bounded(0, least=0)
+    min_agreement: float = bounded(0.95, least=0, most=1)
+    deterministic: bool = False
+
+    def validate(self) -> None:
+        """Raise ConfigError for the first field that is of the wrong type or impossible."""
+        _check_tree(self, "config")
+        if not callable(getattr(self.data, "load", None)):
+            raise ConfigError(
+                f"config.data: expected an object with load(batch_size), received {self.data!r}."
+            )
+        if self.strategy not in STRATEGIES:
+            hint = nearest(self.strategy, STRATEGIES)
+            raise ConfigError(
+                f"config.strategy: expected one of {', '.join(STRATEGIES)}, "
+                f"received {self.strategy!r}; {hint}"
+            )
+        self.check_replicas(self.replicas or 1)
+        self._check_stages()
+
+    def check_replicas(self, replicas: int) -> None:
+        """Raise ConfigError unless the batch divides evenly over `replicas`."""
+        if self.batch_size % replicas:
+            fits = max(self.batch_size // replicas, 1) * replicas
+            raise ConfigError(
+                f"config.batch_size: expected a multiple of the {replicas} replicas, "
+                f"received {self.batch_size}; the nearest is {fits}."
+            )
+
+    def _check_stages(self) -> None:
+        if not self.stages:
+            raise ConfigError("config.stages: expected at least one stage, received none.")
+        earlier: list = []
+        for index, stage in enumerate(self.stages):
+            at = f"config.stages[{index}]"
+            names = [other.name for other in earlier]
+            if not stage.name.isidentifier() or stage.name in names:
+                raise ConfigError(
+                    f"{at}.name: expected a name of letters, digits and _ that no other stage "
+                    f"has, received {stage.name!r}."
+                )
+            if stage.teacher is not None and stage.teacher.stage not in names:
+                raise ConfigError(
+                    f"{at}.teacher.stage: expected the name of an earlier stage, received "
+                    f"{stage.teacher.stage!r}; {nearest(stage.teacher.stage, names)}"
+                )
+            closing = [other.name for other in earlier if other.quantizes]
+            if closing:
+                raise ConfigError(
+                    f"{at}: expected no stage after quantization, received {stage.name!r} after "
+                    f"{closing[0]!r}; move {stage.name!r} before it."
+                )
+            unfit = [v.name for v in self.variants if stage.quantizes and not v.takes_quantized]
+            if unfit:
+                raise ConfigError(
+                    f"config.variants: expected variants that a quantization-aware model can be "
+                    f"exported to, received {unfit[0]!r} with stage {stage.name!r}; "
+                    "use Int8() or leave variants empty."
+                )
+            earlier.append(stage)
+
+    def to_json(self) -> dict:
+        """Return the whole tree as plain JSON values, each spec with its class as `type`."""
+        return _plain(self)
+
+
+def _check_tree(node: Any, at: str) -> None:
+    hints = typing.get_type_hints(type(node))
+    for field in dataclasses.fields(node):
+        value, where = getattr(node, field.name), f"{at}.{field.name}"
+        if not _fits(value, hints[field.name]):
+            raise ConfigError(f"{where}: expected {words(hints[field.name])}, received {value!r}.")
+        stated = field.metadata.get("bounds", [])
+        if not all(test(value) for _, test in stated):
+            limits = " and ".join(limit for limit, _ in stated)
+            raise ConfigError(f"{where}: expected a number {limits}, received {value!r}.")
+        for child, path in _children(value, where):
+            _check_tree(child, path)
+    rules: Callable[[], Iterator[tuple[str, str]]] | None = getattr(node, "rules", None)
+    for name, expected in rules() if rules else ():
+        raise ConfigError(f"{at}.{name}: expected {expected}, received {getattr(node, name)!r}.")
+
+
+def _children(value: Any, at: str) -> Iterator[tuple[Any, str]]:
+    items = enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
+    for index, item in items:
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            yield item, at if index is None else f"{at}[{index}]"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, arg) for arg in args)
+    if origin is tuple and isinstance(value, (tuple, list)):
+        inner = args[:1] * len(value) if args[-1] is ... else args
+        return len(inner) == len(value) and all(map(_fits, value, inner))
+    if origin is list and isinstance(value, list):
+        return all(_fits(item, args[0]) for item in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is Callable:
+        return callable(value)
+    return isinstance(value, origin or hint)
+
+
+def words(hint: Any) -> str:
+    """Return the type `hint` in a user's words."""
+    plain = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
+    name = getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+    return plain.get(hint, name.replace("typing.", ""))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    return value

@@ -1,0 +1,51 @@
+"""What every data set gives: its splits as streams, and the spec that models are built from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tfopt.compat import tf
+from tfopt.data.normalisation import Normalisation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What a model needs to know of its data.
+
+    `shape` is that of one example without the batch, as the model receives it (float32,
+    normalised); labels are integers from 0 to `classes - 1`. `train_size` counts the examples
+    that are trained on, without those that went to validation.
+    """
+
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    train_size: int
+    normalisation: Normalisation = Normalisation()
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """A loaded data set, batched to static shapes.
+
+    `train(first_epoch)` is an endless stream of (examples, labels): the epochs from
+    `first_epoch` on, one after another, each shuffled and augmented by the seed and its own
+    number alone, with the incomplete last batch of an epoch dropped. `validation` and `test`
+    are finite streams of (examples, labels, weights); the last batch is filled up with
+    examples of weight 0, and the others weigh so much that Keras's mean over all rows is the
+    exact mean over the real ones. Examples are float32, labels int32.
+    """
+
+    train: Callable[[int], "tf.data.Dataset"]
+    validation: "tf.data.Dataset"
+    test: "tf.data.Dataset"
+    spec: Spec
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps in one epoch."""
+        return self.spec.train_size // self.batch_size

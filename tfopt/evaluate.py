@@ -1,0 +1,236 @@
+"""TFLite bytes -> accuracy, agreement, size, sparsity, coverage, latency, through LiteRT."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tfopt import flatbuffer
+from tfopt.compat import keras, litert, tf
+from tfopt.config import RunError
+from tfopt.export import Artifact
+from tfopt.facts import sparsity
+
+_WARM_UP, _RUNS = 20, 200
+# Rounding to int8 costs a few percent per layer; a broken layer is off by its own size.
+_PARTED = 0.25
+_PROBED = 32
+
+
+class ArtifactError(RunError):
+    """An artifact doesn't run, or doesn't do what its Keras model does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What was measured of one artifact's bytes; sizes in bytes, latencies in microseconds.
+
+    `accuracy`, `agreement` (share of the test examples with the Keras model's top class) and
+    `sparsity` are between 0 and 1. Latency is at batch 1 on one thread.
+    """
+
+    stage: str
+    variant: str
+    accuracy: float
+    keras_accuracy: float
+    agreement: float
+    max_logit_difference: float
+    bytes: int
+    gzip_bytes: int
+    sparsity: float
+    ops_int8: int
+    ops_float: int
+    float_ops: tuple[str, ...]
+    latency_median_us: float
+    latency_p90_us: float
+    kernels: tuple[flatbuffer.Kernel, ...]
+
+    def to_json(self) -> dict:
+        """Return the measurement as plain JSON values: one row of the report."""
+        return asdict(self) | {
+            "float_ops": list(self.float_ops),
+            "kernels": [asdict(k) | {"shape": list(k.shape)} for k in self.kernels],
+        }
+
+
+class Runner:
+    """An artifact in LiteRT, float32 in and out whatever it takes; raises ArtifactError."""
+
+    def __init__(self, artifact: Artifact, *, threads: int, **options: Any) -> None:
+        self._artifact = artifact
+        with self._refusing("allocate its tensors"):
+            self.interpreter = litert.Interpreter(
+                model_content=artifact.content, num_threads=threads, **options
+            )
+            self.interpreter.allocate_tensors()
+        self.input = self.interpreter.get_input_details()[0]
+        self.output = self.interpreter.get_output_details()[0]
+
+    def __call__(self, examples: np.ndarray) -> np.ndarray:
+        """Return the logits, (batch, classes), of normalised `examples`."""
+        index = self.input["index"]
+        with self._refusing(f"run a batch of shape {examples.shape}"):
+            if tuple(self.interpreter.get_input_details()[0]["shape"]) != examples.shape:
+                self.interpreter.resize_tensor_input(index, examples.shape)
+                self.interpreter.allocate_tensors()
+            self.interpreter.set_tensor(index, _quantize(examples, self.input))
+            self.interpreter.invoke()
+        return self.tensor(self.output)
+
+    @contextlib.contextmanager
+    def _refusing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(
+                f"artifact {self._artifact.name!r}: LiteRT can't {what} "
+                f"({' '.join(str(error).split())})."
+            ) from error
+
+    def tensor(self, details: dict) -> np.ndarray:
+        """Return the values of one tensor, dequantized."""
+        return _dequantize(self.interpreter.get_tensor(details["index"]), details)
+
+
+def logits(model: "keras.Model", test: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the Keras model's logits, (n, classes), and the labels, (n,), of the test split.
+
+    `test` yields (examples, labels, weights); rows of weight 0 are dropped.
+    """
+    signature = [tf.TensorSpec(model.input_shape, model.inputs[0].dtype)]
+    traced = tf.function(lambda examples: model(examples, training=False), signature)
+    predict = traced.get_concrete_function()
+    found = [(predict(tf.constant(x)).numpy()[real], y[real]) for x, y, real in _batches(test)]
+    outputs, labels = zip(*found, strict=True)
+    return np.concatenate(outputs), np.concatenate(labels).reshape(-1)
+
+
+def measure(
+    artifact: Artifact,
+    *,
+    model: "keras.Model",
+    test: Any,
+    reference: tuple[np.ndarray, np.ndarray],
+    min_agreement: float = 0.95,
+) -> Measurement:
+    """Measure the bytes of `artifact` on the whole test split.
+
+    `reference` is what `logits(model, test)` returned. Raises ArtifactError where LiteRT
+    can't run the artifact, or where it predicts the Keras model's class on less than
+    `min_agreement` of the examples; then `model` tells at which layer they part.
+    """
+    expected, labels = reference
+    run = Runner(artifact, threads=os.cpu_count() or 1)
+    outputs = np.concatenate([run(x)[real] for x, _, real in _batches(test)])
+    classes, expected_classes = outputs.argmax(-1), expected.argmax(-1)
+    same = (classes == expected_classes) & np.isfinite(outputs).all(-1)
+    if same.mean() < min_agreement:
+        raise ArtifactError(
+            f"artifact {artifact.name!r}: expected agreement with the Keras model of at least "
+            f"{min_agreement:.1%}, measured {same.mean():.1%}; {_parting(artifact, model, test)}"
+        )
+    graph = flatbuffer.read(artifact.content)
+    kernels, stayed = graph.kernels(), graph.with_precision("float")
+    median, p90 = latency(artifact)
+    return Measurement(
+        stage=artifact.stage,
+        variant=artifact.variant,
+        accuracy=float(np.mean(classes == labels)),
+        keras_accuracy=float(np.mean(expected_classes == labels)),
+        agreement=float(same.mean()),
+        max_logit_difference=float(np.abs(outputs - expected).max()),
+        bytes=len(artifact.content),
+        gzip_bytes=flatbuffer.gzip_size(artifact.content),
+        sparsity=sparsity(kernels),
+        ops_int8=len(graph.with_precision("int8")),
+        ops_float=len(stayed),
+        float_ops=tuple(operator.label for operator in stayed),
+        latency_median_us=median,
+        latency_p90_us=p90,
+        kernels=kernels,
+    )
+
+
+def latency(artifact: Artifact, runs: int = _RUNS) -> tuple[float, float]:
+    """Return median and 90th percentile of `runs` runs in µs, at batch 1 on one thread."""
+    run = Runner(artifact, threads=1)
+    shape = run.input["shape"]
+    rng = np.random.default_rng(0)
+    example = _quantize(rng.standard_normal(shape).astype(np.float32), run.input)
+    run.interpreter.set_tensor(run.input["index"], example)
+    invoke, now = run.interpreter.invoke, time.perf_counter_ns
+    for _ in range(_WARM_UP):
+        invoke()
+    elapsed = np.empty(runs)
+    for index in range(runs):
+        start = now()
+        invoke()
+        elapsed[index] = now() - start
+    median, p90 = np.percentile(elapsed / 1000, (50, 90))
+    return float(median), float(p90)
+
+
+def _batches(test: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    for examples, labels, weights in test:
+        yield np.asarray(examples), np.asarray(labels), np.asarray(weights).reshape(-1) > 0
+
+
+def _quantize(values: np.ndarray, details: dict) -> np.ndarray:
+    dtype, (scale, zero_point) = np.dtype(details["dtype"]), details["quantization"]
+    if dtype.kind not in "iu" or not scale:
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def _dequantize(values: np.ndarray, details: dict) -> np.ndarray:
+    scale, zero_point = details["quantization"]
+    return (values.astype(np.float32) - zero_point) * scale if scale else values.astype(np.float32)
+
+
+def _parting(artifact: Artifact, model: "keras.Model", test: Any) -> str:
+    """Return where artifact and model part: the first layer whose output is off."""
+    examples, _, real = next(_batches(test))
+    errors = layer_errors(artifact, model, examples[real][:_PROBED])
+    parted = [(layer, error) for layer, error in errors.items() if not error <= _PARTED]
+    if parted:
+        layer, error = parted[0]
+        return f"they part at layer {layer!r}, whose output is off by {error:.0%}."
+    layer, error = max(errors.items(), key=lambda item: item[1])
+    return f"they part at no single layer: the error grows to {error:.0%} at {layer!r}."
+
+
+def layer_errors(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> dict:
+    """Return by layer, in the order of computation, how far the artifact's output is off.
+
+    That is the norm of the difference over that of the Keras layer's output. Tensors are
+    found by the layers in their names; one of several fused layers counts as the last.
+    """
+    # XNNPACK, the default delegate, keeps no tensor between its operators.
+    run = Runner(
+        artifact,
+        threads=1,
+        experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    run(examples)
+    found = {model.input_names[0]: run.tensor(run.input)}
+    depth = {layer.name: index for index, layer in enumerate(model.layers)}
+    tensors = {details["name"]: details for details in run.interpreter.get_tensor_details()}
+    for operator in flatbuffer.read(artifact.content).operators:
+        for name in (tensor.name for tensor in operator.outputs if tensor.name in tensors):
+            parts = {part for path in name.split(";") for part in path.split("/")}
+            if layers := parts & depth.keys():
+                found[max(layers, key=depth.__getitem__)] = run.tensor(tensors[name])
+    found[model.output_names[0]] = run.tensor(run.output)
+    probe = keras.Model(model.inputs, [model.get_layer(layer).output for layer in found])
+    expected = [output.numpy().ravel() for output in probe(examples, training=False)]
+    return {
+        layer: float(np.linalg.norm(output.ravel() - there) / max(np.linalg.norm(there), 1e-6))
+        for (layer, output), there in zip(found.items(), expected, strict=True)
+        if output.size == there.size
+    }

@@ -1,0 +1,118 @@
+"""What is true of a Keras model: zeros, sizes, parameters, multiply-accumulates.
+
+Stages compare facts from before and after; nobody trusts a flag that says what was done.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tfopt.compat import keras, tfmot
+
+_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "embeddings")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One weight matrix of a layer, whatever wrapper the layer is in."""
+
+    layer: str
+    layer_type: str
+    shape: tuple[int, ...]
+    zeros: int
+
+    @property
+    def size(self) -> int:
+        """The number of weights."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that the checks and the report want to know of a Keras model.
+
+    `params` counts the weights of the plain model (no masks, no quantization ranges);
+    `macs` are the multiply-accumulates of its kernels for one example.
+    """
+
+    kernels: tuple[Kernel, ...]
+    params: int
+    macs: int
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros in all kernels."""
+        return sparsity(self.kernels)
+
+    def to_json(self) -> dict:
+        """Return the facts as plain JSON values."""
+        return {**asdict(self), "sparsity": self.sparsity}
+
+
+def sparsity(kernels: Any) -> float:
+    """Return the share of zeros over all of `kernels`; 0 where there are none."""
+    size = sum(kernel.size for kernel in kernels)
+    return sum(kernel.zeros for kernel in kernels) / size if size else 0.0
+
+
+def measure(model: "keras.Model") -> Facts:
+    """Return the facts of `model`, wrapped for a stage or plain."""
+    kernels, params, macs = [], 0, 0
+    for layer, weights in _plain_layers(model):
+        params += sum(math.prod(weight.shape) for weight in weights)
+        for weight in weights:
+            if _name(weight) in _KERNELS:
+                values = np.asarray(weight.numpy())
+                kernel = Kernel(
+                    layer=getattr(layer, "layer", layer).name,
+                    layer_type=type(getattr(layer, "layer", layer)).__name__,
+                    shape=values.shape,
+                    zeros=int(values.size - np.count_nonzero(values)),
+                )
+                kernels.append(kernel)
+                macs += _macs(kernel, layer.output_shape)
+    return Facts(kernels=tuple(kernels), params=params, macs=macs)
+
+
+def is_quantized(model: "keras.Model") -> bool:
+    """Return whether `model` is quantization-aware, and so can only become an int8 file."""
+    wrapper = tfmot.quantization.keras.QuantizeWrapper
+    return any(isinstance(layer, wrapper) for layer in model.layers)
+
+
+def kernel_variables(model: "keras.Model") -> dict[str, Any]:
+    """Return the kernel variable of each layer by `layer/weight`, through any wrapper."""
+    return {
+        f"{getattr(layer, 'layer', layer).name}/{_name(weight)}": weight
+        for layer, weights in _plain_layers(model)
+        for weight in weights
+        if _name(weight) in _KERNELS
+    }
+
+
+def _plain_layers(model: "keras.Model") -> Iterator[tuple[Any, list]]:
+    """Yield each layer with its own weights, without those that a tfmot wrapper added.
+
+    A wrapper's `.layer.kernel` is a symbolic tensor once it was called, so weights are
+    found by name among the variables of the inner layer, which tfmot leaves in place; a
+    quantize wrapper takes the kernel out of there and holds it itself.
+    """
+    for layer in model.layers:
+        inner = getattr(layer, "layer", layer)
+        own = {id(weight): weight for weight in [*inner.weights, *layer.trainable_weights]}
+        if own:
+            yield layer, list(own.values())
+
+
+def _name(weight: Any) -> str:
+    return weight.name.split("/")[-1].split(":")[0]
+
+
+def _macs(kernel: Kernel, output_shape: tuple) -> int:
+    if kernel.layer_type == "Embedding":
+        return 0
+    positions = math.prod(output_shape[1:-1])
+    return positions * kernel.size

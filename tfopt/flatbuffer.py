@@ -1,0 +1,222 @@
+"""Read a .tflite: its tensors, its operators, and the zeros and codes of its kernels."""
+
+import gzip
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfopt.compat import tflite_schema
+
+_IDENTIFIER = b"TFL3"
+# The input that is the kernel, and the kernel's axis of output channels.
+_KERNELS = {
+    "CONV_2D": (1, 0),
+    "DEPTHWISE_CONV_2D": (1, -1),
+    "FULLY_CONNECTED": (1, 0),
+    "TRANSPOSE_CONV": (1, 0),
+    "CONV_3D": (1, -1),
+    "CONV_3D_TRANSPOSE": (1, -2),
+    "BATCH_MATMUL": (1, -1),
+    "EMBEDDING_LOOKUP": (1, -1),
+    "GATHER": (0, -1),
+}
+# Types without one of NumPy's own: their bytes are kept flat, and never taken for a kernel.
+_OPAQUE = {"STRING", "RESOURCE", "VARIANT", "BFLOAT16", "INT2", "UINT4"}
+_DAMAGE = (struct.error, IndexError, ValueError, TypeError, KeyError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One tensor; `values` holds a constant's stored numbers, None for what is computed."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    axis: int
+    values: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """One operator: its type, as CONV_2D, and its tensors (None: an optional one left out)."""
+
+    kind: str
+    inputs: tuple[Tensor | None, ...]
+    outputs: tuple[Tensor, ...]
+
+    @property
+    def label(self) -> str:
+        """The type and the layer that it computes."""
+        names = [tensor.name for tensor in (*self.outputs, *self.inputs) if tensor]
+        # The model's output is named after the call; its kernel knows the layer.
+        inside = [name for name in (names[0], *names[2:], *names[1:2]) if "/" in name]
+        return f"{self.kind} {layer_name(inside[0] if inside else names[0])}"
+
+    @property
+    def precision(self) -> str:
+        """`float` or `int8` by what flows through; `other` for shapes and constants."""
+        flowing = [tensor for tensor in self.inputs if tensor and tensor.values is None]
+        if not flowing:
+            return "other"
+        dtypes = {tensor.dtype for tensor in (*flowing, *self.outputs)}
+        if any(dtype.startswith(("float", "bfloat")) for dtype in dtypes):
+            return "float"
+        return "int8" if dtypes & {"int8", "uint8"} else "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """A weight matrix as stored.
+
+    `codes` is the largest number of distinct values in one output channel, `codes_total` that
+    of the whole tensor. A zero is what dequantizes to 0.
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int, ...]
+    dtype: str
+    zeros: int
+    size: int
+    codes: int
+    codes_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """What a .tflite says, over all of its subgraphs; inputs and outputs are the first's."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+
+    def with_precision(self, precision: str) -> list[Operator]:
+        """Return the operators that run in `precision`: int8, float or other."""
+        return [operator for operator in self.operators if operator.precision == precision]
+
+    def kernels(self) -> tuple[Kernel, ...]:
+        """Return the constant kernels, each once, in the order of their operators."""
+        dequantized = {
+            id(operator.outputs[0]): operator.inputs[0]
+            for operator in self.operators
+            if operator.kind == "DEQUANTIZE"
+        }
+        found: dict[int, Kernel] = {}
+        for operator in self.operators:
+            place, axis = _KERNELS.get(operator.kind, (len(operator.inputs), 0))
+            for tensor in operator.inputs[place : place + 1]:
+                stored = dequantized.get(id(tensor), tensor)
+                if stored is not None and stored.values is not None and stored.values.ndim > 1:
+                    found.setdefault(id(stored), _kernel(operator.kind, stored, axis))
+        return tuple(found.values())
+
+
+def read(content: bytes) -> Graph:
+    """Return what the .tflite `content` says; raise ValueError where it isn't one, or damaged."""
+    if content[4:8] != _IDENTIFIER:
+        raise ValueError("it is not a TFLite file (it has no TFL3 mark).")
+    try:
+        model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
+        codes = [_operator_name(code) for code in model.operatorCodes]
+        return _graph(model, codes)
+    except _DAMAGE as error:
+        raise ValueError(f"it is a damaged TFLite file ({error}).") from error
+
+
+def gzip_size(content: bytes) -> int:
+    """Return the bytes that gzip makes of `content`, the same on every day."""
+    return len(gzip.compress(content, mtime=0))
+
+
+def layer_name(tensor: str) -> str:
+    """Return the Keras layer in a tensor's name, as `conv1` of `net/quant_conv1/Conv2D;...`."""
+    parts = tensor.split(";")[0].split("/")
+    return (parts[1] if len(parts) > 2 else tensor).removeprefix("quant_")
+
+
+def _graph(model: Any, codes: list[str]) -> Graph:
+    operators, ends = [], []
+    for subgraph in model.subgraphs:
+        tensors = [_tensor(model.buffers, tensor) for tensor in subgraph.tensors]
+        ends.append([tuple(tensors[i] for i in way) for way in (subgraph.inputs, subgraph.outputs)])
+        for operator in _listed(subgraph.operators):
+            operators.append(
+                Operator(
+                    kind=codes[operator.opcodeIndex],
+                    inputs=tuple(tensors[i] if i >= 0 else None for i in _listed(operator.inputs)),
+                    outputs=tuple(tensors[i] for i in _listed(operator.outputs)),
+                )
+            )
+    return Graph(inputs=ends[0][0], outputs=ends[0][1], operators=tuple(operators))
+
+
+def _tensor(buffers: list, tensor: Any) -> Tensor:
+    kind = _enum(tflite_schema.TensorType, tensor.type)
+    shape = tuple(int(size) for size in _listed(tensor.shape))
+    quantization, name = tensor.quantization, (tensor.name or b"").decode(errors="replace")
+    data = buffers[tensor.buffer].data
+    if data is not None and tensor.sparsity is not None:
+        raise ValueError(f"tensor {name!r} is stored in TFLite's sparse form, which isn't read")
+    return Tensor(
+        name=name,
+        shape=shape,
+        dtype=kind.lower(),
+        scales=tuple(float(x) for x in _listed(quantization and quantization.scale)),
+        zero_points=tuple(int(x) for x in _listed(quantization and quantization.zeroPoint)),
+        axis=quantization.quantizedDimension if quantization else 0,
+        values=None if data is None or not len(data) else _values(data, kind, shape),
+    )
+
+
+def _values(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    if kind in _OPAQUE or kind.startswith("FLOAT8"):
+        return np.asarray(data)
+    dtype = "int8" if kind == "INT4" else kind.lower()
+    raw = np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype)
+    if kind == "INT4":
+        # Two in a byte, the low half first; shifting up and down again extends the sign.
+        raw = np.stack([raw << 4 >> 4, raw >> 4], axis=-1).reshape(-1)[: int(np.prod(shape))]
+    return raw.reshape(shape)
+
+
+def _kernel(operator: str, tensor: Tensor, axis: int) -> Kernel:
+    values: Any = tensor.values
+    origin: Any = 0
+    if any(tensor.zero_points):
+        origin = np.asarray(tensor.zero_points, np.int64)
+        if origin.size > 1:
+            origin = origin.reshape([-1 if i == tensor.axis else 1 for i in range(values.ndim)])
+    channels = np.sort(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1), axis=1)
+    distinct = np.count_nonzero(channels[:, 1:] != channels[:, :-1], axis=1) + 1
+    return Kernel(
+        # Fused layers come last to first: the kernel is the last one's.
+        name=layer_name(tensor.name.split(";")[-1]),
+        operator=operator,
+        shape=tensor.shape,
+        dtype=tensor.dtype,
+        zeros=int(np.count_nonzero(values == origin)),
+        size=values.size,
+        codes=int(distinct.max()),
+        codes_total=int(np.unique(values).size),
+    )
+
+
+def _operator_name(code: Any) -> str:
+    # Files from before 2020 have the number in the old, 8 bit wide field.
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    name = _enum(tflite_schema.BuiltinOperator, number)
+    return code.customCode.decode() if name == "CUSTOM" else name
+
+
+def _enum(enum: Any, number: int) -> str:
+    names: Iterator[str] = (name for name, value in vars(enum).items() if value == number)
+    return next(names, f"UNKNOWN_{number}")
+
+
+def _listed(vector: Any) -> Any:
+    return [] if vector is None else vector

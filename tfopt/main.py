@@ -1,0 +1,80 @@
+"""The command line: `tfopt --config=NAME --workdir=DIR`, or `tfopt TOOL ...`."""
+
+import importlib
+import logging
+import os
+import pkgutil
+import sys
+from typing import Any
+
+import absl.logging
+
+from tfopt import tools
+from tfopt.command_line import parse, shipped_configs
+from tfopt.config import ConfigError, RunError, nearest
+
+HELP = """\
+Make a Keras model small and fast, and prove what is exported.
+
+  tfopt [--config=NAME] [--config.FIELD=VALUE ...] [--workdir=DIR]
+  tfopt TOOL ...
+
+  --config    a shipped experiment or a Python file with get_config(); default: digits
+              shipped: {configs}
+  --config.*  one field of it, as in --config.stages[1].sparsity=0.9
+  --workdir   the folder for checkpoints, artifacts and the report; the same command again
+              goes on where it stopped; default: runs/NAME
+
+Tools:
+{tools}
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 (failed run) or 2 (bad input)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        if arguments and not arguments[0].startswith("-"):
+            return _tool(arguments[0])(arguments[1:])
+        if {"--help", "-help", "-h"} & set(arguments):
+            print(HELP.format(configs=", ".join(sorted(shipped_configs())), tools=_tool_lines()))
+            return 0
+        return _run(arguments)
+    except (ConfigError, RunError) as error:
+        print(f"tfopt: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("tfopt: stopped; the same command again goes on from here.", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    experiment, workdir = parse(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    absl.logging.use_absl_handler()
+    logging.getLogger("tfopt").setLevel("INFO")
+    logging.getLogger("tensorflow").setLevel("ERROR")
+    # Deferred, so that help and bad input are answered at once.
+    from tfopt import pipeline, report
+
+    rows = pipeline.run(experiment, workdir)
+    print(f"\n{report.table(rows)}\n")
+    print(f"report       {workdir / 'report.md'}")
+    print(f"artifacts    {workdir / 'artifacts'}")
+    print(f"TensorBoard  tensorboard --logdir={workdir / 'tensorboard'}")
+    return 0
+
+
+def _tools() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(tools.__path__)]
+
+
+def _tool(name: str) -> Any:
+    if name not in _tools():
+        raise ConfigError(f"there is no tool {name!r}; {nearest(name, _tools())}")
+    return importlib.import_module(f"tfopt.tools.{name}").main
+
+
+def _tool_lines() -> str:
+    docs = {name: importlib.import_module(f"tfopt.tools.{name}").__doc__ for name in _tools()}
+    return "\n".join(f"  {name:11} {(doc or '').splitlines()[0]}" for name, doc in docs.items())

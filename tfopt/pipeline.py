@@ -1,0 +1,172 @@
+"""One run: data, model, strategy, then every stage the same way, each proven by its artifacts."""
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfopt import evaluate, export, report
+from tfopt.checkpoint import full_disk_is_an_error, load_model, save_model, write_atomically
+from tfopt.compat import keras, tf
+from tfopt.config import ConfigError, Experiment
+from tfopt.facts import is_quantized, measure
+from tfopt.stages import Stage
+from tfopt.stages.train import train
+from tfopt.strategy import choose
+
+_LOG = logging.getLogger(__name__)
+
+
+def run(experiment: Experiment, workdir: Path) -> list[dict]:
+    """Run `experiment` in `workdir` and return one row per artifact (stage x variant).
+
+    The same call on the same `workdir` goes on where an earlier one stopped. Raises
+    ConfigError before any training where the experiment can't be done, and RunError or
+    ArtifactError where a stage or an artifact isn't what was asked for.
+    """
+    experiment.validate()
+    workdir = workdir.expanduser().absolute()
+    with full_disk_is_an_error(workdir):
+        _claim(workdir, experiment)
+        strategy = choose(experiment.strategy, experiment.replicas)
+        experiment.check_replicas(strategy.num_replicas_in_sync)
+        if experiment.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        splits = experiment.data.load(experiment.batch_size)
+        this = _Run(experiment, workdir, strategy, splits)
+        if not this.is_finished(experiment.stages[0]):
+            this.rehearse()
+        rows = []
+        for index, stage in enumerate(experiment.stages):
+            if not this.is_finished(stage):
+                this.train(index, stage)
+            rows += this.prove(stage)
+        report.write(rows, experiment.to_json(), workdir)
+    return rows
+
+
+def _claim(workdir: Path, experiment: Experiment) -> None:
+    """Make `workdir` this experiment's, or raise ConfigError where it is another's."""
+    path, mine = workdir / "experiment.json", experiment.to_json()
+    if path.exists():
+        differing = _difference(json.loads(path.read_text()), json.loads(json.dumps(mine)))
+        if differing:
+            name, theirs, ours = differing
+            raise ConfigError(
+                f"workdir {workdir}: expected a new folder or one of this experiment, received "
+                f"one whose {name} is {theirs!r} (here {ours!r}); choose another --workdir."
+            )
+    elif workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"workdir {workdir}: expected a folder, received a file.")
+    else:
+        write_atomically(path, json.dumps(mine, indent=2))
+
+
+def _difference(theirs: Any, ours: Any, at: str = "config") -> tuple | None:
+    """Return path and both values of the first place where two JSON trees differ."""
+    if type(theirs) is not type(ours) or not isinstance(ours, (dict, list)):
+        return None if theirs == ours else (at, theirs, ours)
+    if isinstance(ours, dict):
+        pairs = [(f"{at}.{k}", theirs.get(k), ours.get(k)) for k in {**theirs, **ours}]
+    elif len(theirs) != len(ours):
+        return f"number of {at.split('.')[-1]}", len(theirs), len(ours)
+    else:
+        pairs = [(f"{at}[{i}]", *pair) for i, pair in enumerate(zip(theirs, ours, strict=True))]
+    return next(filter(None, (_difference(a, b, name) for name, a, b in pairs)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What all stages of one run share."""
+
+    experiment: Experiment
+    workdir: Path
+    strategy: "tf.distribute.Strategy"
+    splits: Any
+
+    def is_finished(self, stage: Stage) -> bool:
+        """Return whether `stage` was trained, checked and saved."""
+        return (self.workdir / stage.name / "stage.json").exists()
+
+    def rehearse(self) -> None:
+        """Rewrite an untrained model as every stage will: fail now and not after hours."""
+        model = self._build()
+        outputs, classes = model.output_shape, self.splits.spec.classes
+        if outputs != (None, classes):
+            raise ConfigError(
+                f"config.model: expected logits of shape (None, {classes}), received {outputs}."
+            )
+        for stage in self.experiment.stages:
+            model = stage.finish(stage.prepare(model, self._steps(stage)))
+
+    def train(self, index: int, stage: Stage) -> None:
+        """Train one stage, check what it delivered, and save its model."""
+        _LOG.info("stage %s: %d epochs.", stage.name, stage.epochs)
+        folder, earlier = self.workdir / stage.name, self.experiment.stages[:index]
+        keras.backend.clear_session()
+        # By stage and not once: a resumed run must draw what an uninterrupted one draws.
+        keras.utils.set_random_seed(self.experiment.seed + index)
+        with self.strategy.scope():
+            model = self._load(earlier[-1].name) if earlier else self._build()
+            before = measure(model)
+            prepared = stage.prepare(model, self._steps(stage))
+            history = train(
+                stage,
+                prepared,
+                self._load(stage.teacher.stage) if stage.teacher else None,
+                self.splits,
+                first_epoch=sum(other.epochs for other in earlier),
+                log_dir=self.workdir / "tensorboard" / stage.name,
+                checkpoint_dir=folder / "epochs",
+            )
+            finished = stage.finish(prepared)
+        after = measure(finished)
+        stage.check(before, after)
+        save_model(finished, folder / "model.h5")
+        facts = {"before": before.to_json(), "after": after.to_json(), "history": history}
+        write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
+
+    def prove(self, stage: Stage) -> list[dict]:
+        """Export the stage's model in every variant and measure the bytes, once."""
+        path = self.workdir / stage.name / "rows.json"
+        if path.exists():
+            return json.loads(path.read_text())
+        model = self._load(stage.name)
+        reference = evaluate.logits(model, self.splits.test)
+        variants = self.experiment.variants or export.sensible(is_quantized(model))
+        examples = self._representative(max(getattr(v, "examples", 1) for v in variants))
+        rows = []
+        for variant in variants:
+            content = variant.convert(model, examples)
+            artifact = export.Artifact(stage=stage.name, variant=variant.name, content=content)
+            _LOG.info("artifact %s: %s bytes.", artifact.name, f"{len(content):,}")
+            artifact.write(self.workdir / "artifacts")
+            measured = evaluate.measure(
+                artifact,
+                model=model,
+                test=self.splits.test,
+                reference=reference,
+                min_agreement=self.experiment.min_agreement,
+            )
+            rows.append(measured.to_json())
+        write_atomically(path, json.dumps(rows, indent=2))
+        return rows
+
+    def _representative(self, count: int) -> np.ndarray:
+        """Return at least `count` normalised examples of the training split, if it has them."""
+        wanted = min(math.ceil(count / self.splits.batch_size), self.splits.steps_per_epoch)
+        batches = self.splits.train(0).take(wanted)
+        return np.concatenate([examples.numpy() for examples, _ in batches])
+
+    def _build(self) -> "keras.Model":
+        return self.experiment.model(self.splits.spec)
+
+    def _load(self, stage: str) -> "keras.Model":
+        return load_model(self.workdir / stage / "model.h5")
+
+    def _steps(self, stage: Stage) -> int:
+        return stage.epochs * self.splits.steps_per_epoch

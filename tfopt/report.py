@@ -1,0 +1,137 @@
+"""Rows of measurements -> report.json, report.md, a table for the terminal, TensorBoard."""
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import tabulate
+
+import tfopt
+from tfopt.checkpoint import write_atomically
+from tfopt.compat import tf
+
+_PACKAGES = (
+    "tensorflow",
+    "tf_keras",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "numpy",
+)
+_COLUMNS = (
+    "artifact",
+    "accuracy",
+    "agreement",
+    "bytes",
+    "gzipped",
+    "zeros",
+    "int8 ops",
+    "median µs",
+    "p90 µs",
+)
+_SCALARS = (
+    "accuracy",
+    "agreement",
+    "max_logit_difference",
+    "bytes",
+    "gzip_bytes",
+    "sparsity",
+    "ops_int8",
+    "ops_float",
+    "latency_median_us",
+    "latency_p90_us",
+)
+
+
+def write(rows: list[dict], experiment_json: dict, workdir: Path) -> None:
+    """Write report.json, report.md and the TensorBoard scalars of `rows` to `workdir`.
+
+    A row is what `evaluate.Measurement.to_json` returns.
+    """
+    content = {
+        "tfopt": tfopt.__version__,
+        "experiment": experiment_json,
+        "environment": environment(),
+        "rows": rows,
+    }
+    write_atomically(workdir / "report.json", json.dumps(content, indent=2) + "\n")
+    write_atomically(workdir / "report.md", markdown(content))
+    write_scalars(rows, workdir / "tensorboard")
+
+
+def environment() -> dict[str, Any]:
+    """Return what the figures depend on: versions, and the kind of machine."""
+    return {
+        "python": platform.python_version(),
+        **{package: _version(package) for package in _PACKAGES},
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def table(rows: list[dict]) -> str:
+    """Return a table for the terminal with a line per artifact (stage x variant)."""
+    return tabulate.tabulate(
+        [_cells(row) for row in rows],
+        headers=_COLUMNS,
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(_COLUMNS) - 1)),
+    )
+
+
+def markdown(content: dict) -> str:
+    """Return the text of report.md for what report.json holds."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfopt"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["percent"] = _percent
+    template = environment.get_template("report.md.j2")
+    return template.render(
+        content,
+        columns=_COLUMNS,
+        table=[_cells(row) for row in content["rows"]],
+        asked=json.dumps(content["experiment"], indent=2),
+    )
+
+
+def write_scalars(rows: list[dict], log_dir: Path) -> None:
+    """Write the figures to TensorBoard as `artifact_VARIANT/FIGURE`, with a run per stage."""
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        with tf.summary.create_file_writer(str(log_dir / stage)).as_default(step=0):
+            for row in rows:
+                for figure in _SCALARS if row["stage"] == stage else ():
+                    tf.summary.scalar(f"artifact_{row['variant']}/{figure}", row[figure])
+
+
+def _cells(row: dict) -> tuple[str, ...]:
+    return (
+        f"{row['stage']}_{row['variant']}",
+        _percent(row["accuracy"]),
+        _percent(row["agreement"]),
+        f"{row['bytes']:,}",
+        f"{row['gzip_bytes']:,}",
+        _percent(row["sparsity"]),
+        f"{row['ops_int8']}/{row['ops_int8'] + row['ops_float']}",
+        f"{row['latency_median_us']:,.0f}",
+        f"{row['latency_p90_us']:,.0f}",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        # A build of another name, as tensorflow-tpu.
+        return tf.__version__ if package == "tensorflow" else None

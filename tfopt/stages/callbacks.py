@@ -1,0 +1,129 @@
+"""What is watched and kept while a stage trains; loads TensorFlow when imported."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from tfopt.checkpoint import EpochCheckpoints
+from tfopt.compat import keras, tf
+from tfopt.config import RunError
+from tfopt.facts import kernel_variables
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """Raise RunError with the step and the learning rate when the loss is not finite."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self._stage = stage
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Look at the running loss; after a NaN it stays NaN."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            step = int(self.model.optimizer.iterations)
+            rate = learning_rate(self.model.optimizer)
+            raise RunError(
+                f"stage {self._stage!r}: expected a finite loss, received {loss} by step {step} "
+                f"at learning rate {rate:g}; lower the learning rate or look at the data."
+            )
+
+
+class Curves(keras.callbacks.Callback):
+    """Write what a stage's epochs measured to TensorBoard and to `history`.
+
+    Scalars are loss, metrics, learning rate, examples per second and the sparsity of every
+    kernel; histograms are of the weights; the graph is the model's. Steps are epochs counted
+    over the whole experiment, so that the stages line up on one axis.
+    """
+
+    def __init__(
+        self, student: "keras.Model", log_dir: Path, first: int, examples: int, history: list
+    ) -> None:
+        super().__init__()
+        self._student, self._first, self._examples = student, first, examples
+        self._writer = tf.summary.create_file_writer(str(log_dir))
+        self.history = history
+        self._clock = _TrainingClock()
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Write the graph."""
+        if not self.history:
+            student: Any = self._student
+            inputs = [tf.TensorSpec([1, *x.shape[1:]], x.dtype) for x in student.inputs]
+            graph = tf.function(lambda *x: student(list(x), training=False))
+            with self._writer.as_default(step=0):
+                tf.summary.graph(graph.get_concrete_function(*inputs).graph)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Start the clock."""
+        self._clock.start()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Stop the clock: validation is no training."""
+        self._clock.stop()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write one point of every curve."""
+        kernels = kernel_variables(self._student)
+        values = {
+            **(logs or {}),
+            "learning_rate": learning_rate(self.model.optimizer),
+            "examples_per_second": self._examples / self._clock.stop(),
+        }
+        zeros = {name: float(tf.math.zero_fraction(value)) for name, value in kernels.items()}
+        with self._writer.as_default(step=self._first + epoch + 1):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+            for name, share in zeros.items():
+                tf.summary.scalar(f"sparsity/{name}", share)
+                tf.summary.histogram(f"weights/{name}", kernels[name])
+        self._writer.flush()
+        self.history.append({name: float(value) for name, value in values.items()})
+
+
+class _TrainingClock:
+    """Seconds from `start` to the first `stop` after it."""
+
+    def start(self) -> None:
+        """Begin anew."""
+        self._began, self._seconds = time.perf_counter(), None
+
+    def stop(self) -> float:
+        """Return the seconds, the same at every call until the next start."""
+        if self._seconds is None:
+            self._seconds = time.perf_counter() - self._began
+        return self._seconds
+
+
+class TestLine(keras.callbacks.Callback):
+    """Print the loss and accuracy on the test split after every epoch."""
+
+    def __init__(self, test: Any) -> None:
+        super().__init__()
+        self._test = test
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Evaluate and print."""
+        logs = {} if logs is None else logs
+        loss, accuracy = self.model.evaluate(self._test, verbose=0)
+        logs.update(test_loss=loss, test_accuracy=accuracy)
+        print(f"Epoch {epoch + 1}, Test Loss: {loss:.4f}, Test Accuracy: {accuracy:.4f}")
+
+
+class SaveEpoch(keras.callbacks.Callback):
+    """Save the state after every epoch; comes last, when weights are masked and logged."""
+
+    def __init__(self, checkpoints: EpochCheckpoints, history: list) -> None:
+        super().__init__()
+        self._checkpoints, self._history = checkpoints, history
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Save."""
+        self._checkpoints.save(self._history)
+
+
+def learning_rate(optimizer: "keras.optimizers.Optimizer") -> float:
+    """Return the learning rate of the step that `optimizer` made last."""
+    return float(keras.backend.get_value(optimizer.learning_rate))

@@ -1,0 +1,56 @@
+"""Quantization-aware training to 8 bit (Jacob et al. 2017) with tfmot."""
+
+from typing import Any, ClassVar
+
+from tfopt.compat import keras, tfmot
+from tfopt.config import ConfigError, RunError, spec
+from tfopt.facts import Facts, measure
+from tfopt.stages.base import Stage
+
+# A dense float kernel has next to no exact zeros; more than this share was put there.
+_SPARSE = 0.02
+
+
+@spec
+class Quantize(Stage):
+    """Train with the rounding of int8 kernels and activations simulated.
+
+    Zeros that the model comes with are kept: the scheme is chosen from the measured weights.
+    """
+
+    quantizes: ClassVar[bool] = True
+
+    name: str = "quantize"
+
+    def prepare(self, model: "keras.Model", steps: int) -> "keras.Model":
+        """Return a quantization-aware copy of `model`."""
+        del steps
+        annotated = tfmot.quantization.keras.quantize_annotate_model(model)
+        try:
+            return tfmot.quantization.keras.quantize_apply(annotated, _scheme(model))
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"stage {self.name!r}: tfmot can't quantize this model ({_first(error)}); "
+                "leave the stage out and export with Int8(), or replace the layer."
+            ) from error
+
+    def check(self, before: Facts, after: Facts) -> None:
+        """Raise RunError where a kernel lost zeros that it came with."""
+        kept = {kernel.layer: kernel.zeros for kernel in after.kernels}
+        for kernel in before.kernels:
+            if kernel.zeros > _SPARSE * kernel.size and kept.get(kernel.layer, 0) < kernel.zeros:
+                raise RunError(
+                    f"stage {self.name!r}: expected the {kernel.zeros:,} zeros of layer "
+                    f"{kernel.layer!r} to stay, measured {kept.get(kernel.layer, 0):,}."
+                )
+
+
+def _scheme(model: "keras.Model") -> Any:
+    sparse = any(kernel.zeros > _SPARSE * kernel.size for kernel in measure(model).kernels)
+    if sparse:
+        return tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
+    return tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme()
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].split(". ")[0]

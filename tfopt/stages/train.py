@@ -1,0 +1,87 @@
+"""The one training loop: the only compile and fit."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from tfopt.checkpoint import EpochCheckpoints
+from tfopt.compat import keras, tf
+from tfopt.stages.base import Stage
+
+# Python works between two executions (progress bar, callbacks), the devices during one.
+_STEPS_PER_EXECUTION = 16
+
+
+def train(
+    stage: Stage,
+    model: "keras.Model",
+    teacher: "keras.Model | None",
+    splits: Any,
+    *,
+    first_epoch: int,
+    log_dir: Path,
+    checkpoint_dir: Path,
+) -> list[dict]:
+    """Fit `model`, which `stage.prepare` returned, and return what each epoch measured.
+
+    Must run in the strategy's scope. Goes on after the last epoch that `checkpoint_dir` holds.
+    `first_epoch` counts the epochs of the stages before, so that no two stages see the data
+    in the same order. Raises RunError when the loss is not finite.
+    """
+    # Deferred, since callbacks are subclasses of Keras's: configs must not load TensorFlow.
+    from tfopt.stages import callbacks
+
+    fitted = stage.teacher.attach(model, teacher) if stage.teacher else model
+    steps = splits.steps_per_epoch
+    compile_model(stage, fitted, model.trainable_variables, steps)
+    checkpoints = EpochCheckpoints(checkpoint_dir, model=model, optimizer=fitted.optimizer)
+    history = checkpoints.restore()
+    examples = steps * splits.batch_size
+    watchers = [
+        *stage.callbacks(log_dir),
+        callbacks.StopAtNaN(stage.name),
+        *([callbacks.TestLine(splits.test)] if stage.test_each_epoch else []),
+        callbacks.Curves(model, log_dir, first_epoch, examples, history),
+        callbacks.SaveEpoch(checkpoints, history),
+    ]
+    verbose: Any = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch for a log file
+    fitted.fit(
+        splits.train(first_epoch + len(history)),
+        validation_data=splits.validation,
+        initial_epoch=len(history),
+        epochs=stage.epochs,
+        steps_per_epoch=steps,
+        callbacks=watchers,
+        verbose=verbose,
+    )
+    return history
+
+
+def compile_model(stage: Stage, model: "keras.Model", variables: list, steps: int) -> None:
+    """Compile `model` as `stage` says, for `steps` steps an epoch that move `variables`."""
+    optimizer = stage.optimizer.build(
+        stage.schedule.over(stage.learning_rate, stage.epochs * steps)
+    )
+    optimizer.build(variables)
+    model.compile(
+        optimizer,
+        loss=_cross_entropy(stage.label_smoothing),
+        loss_weights=[1 - stage.teacher.weight] if stage.teacher else None,
+        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        steps_per_execution=min(_STEPS_PER_EXECUTION, steps),
+        jit_compile=False,
+    )
+
+
+def _cross_entropy(smoothing: float) -> Any:
+    if not smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def smoothed(labels: Any, logits: Any) -> Any:
+        classes = tf.shape(logits)[-1]
+        targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)
+        return keras.losses.categorical_crossentropy(
+            targets, logits, from_logits=True, label_smoothing=smoothing
+        )
+
+    return smoothed

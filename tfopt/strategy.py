@@ -1,0 +1,77 @@
+"""Which devices a run trains on, chosen at runtime."""
+
+import contextlib
+import logging
+
+from tfopt.compat import tf
+from tfopt.config import ConfigError
+
+_LOG = logging.getLogger(__name__)
+
+
+def choose(name: str, replicas: int = 0) -> "tf.distribute.Strategy":
+    """Return the tf.distribute strategy called `name`, over `replicas` devices (0: all).
+
+    `auto` takes a TPU if there is one, else all GPUs mirrored, else the one device there is.
+    `mirrored` on a machine without GPUs splits the CPU into `replicas` logical devices, which
+    must happen before TensorFlow has run anything. Raises ConfigError where the devices are
+    not there.
+    """
+    tpus, gpus = tf.config.list_physical_devices("TPU"), tf.config.list_physical_devices("GPU")
+    if name == "tpu" or (name == "auto" and tpus):
+        strategy, why = _tpu(bool(tpus)), f"{len(tpus)} TPU cores found"
+    elif name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        devices = _gpus(len(gpus), replicas) if gpus else _logical_cpus(replicas)
+        strategy, why = tf.distribute.MirroredStrategy(devices), f"devices {', '.join(devices)}"
+    else:
+        device = "/gpu:0" if gpus and name == "auto" else "/cpu:0"
+        strategy = tf.distribute.OneDeviceStrategy(device)
+        why = f"{len(gpus)} GPUs and no TPU found" if name == "auto" else "asked for"
+    found = strategy.num_replicas_in_sync
+    if replicas not in (0, found):
+        raise ConfigError(
+            f"config.replicas: expected at most the {found} devices of strategy "
+            f"{name!r} here, received {replicas}; leave it 0 to use all."
+        )
+    _LOG.info("strategy %s -> %s, %d replica(s): %s.", name, type(strategy).__name__, found, why)
+    return strategy
+
+
+def _gpus(found: int, replicas: int) -> list[str]:
+    if replicas > found:
+        raise ConfigError(
+            f"config.replicas: expected at most the {found} GPUs here, received {replicas}; "
+            "leave it 0 to use all."
+        )
+    return [f"/gpu:{index}" for index in range(replicas or found)]
+
+
+def _logical_cpus(replicas: int) -> list[str]:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if replicas > 1:
+        wanted = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
+        # Once TensorFlow runs it refuses; what counts then is how the CPU was split before.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(cpu, wanted)
+    found = len(tf.config.list_logical_devices("CPU"))
+    if replicas > found:
+        raise ConfigError(
+            f"config.replicas: expected at most the {found} CPU devices that this process was "
+            f"started with, received {replicas}; choose the strategy before TensorFlow runs."
+        )
+    return [f"/cpu:{index}" for index in range(replicas or found)]
+
+
+def _tpu(found: bool) -> "tf.distribute.Strategy":
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
+        if not found:
+            raise ValueError("TensorFlow sees no TPU device")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        raise ConfigError(
+            f"config.strategy: expected a TPU for 'tpu', received none ({error}); "
+            "use 'auto', or see the README on TPU runtimes."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)

@@ -1,0 +1,1 @@
+"""The tools: `tfopt inspect FILE` runs tools/inspect.py; a file more is a tool more."""
