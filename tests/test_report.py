@@ -42,11 +42,18 @@ def row(stage, variant, **changes):
 ROWS = [row("train", "float32", bytes=1_318_424), row("prune", "int8"), row("prune", "float16")]
 EXPERIMENT = {"type": "tfopt.config.Experiment", "name": "digits <1>", "batch_size": 32}
 
+DATA = {
+    "shape": [8, 8, 1],
+    "class_names": ["zero", "one"],
+    "train_size": 90,
+    "normalisation": {"mean": [4.5], "std": [6.25]},
+}
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    report.write(ROWS, EXPERIMENT, folder)
+    report.write(ROWS, EXPERIMENT, DATA, folder)
     return folder
 
 
@@ -55,6 +62,7 @@ def test_json_holds_everything(workdir):
     assert found["rows"] == ROWS
     assert list(found["rows"][0]) == list(ROWS[0])
     assert found["experiment"] == EXPERIMENT
+    assert found["data"] == DATA
     assert found["tfopt"] == tfopt.__version__
     assert found["environment"]["tensorflow"] == tf.__version__
     assert all(found["environment"].values())
@@ -80,6 +88,8 @@ def test_markdown_is_whole(workdir):
     assert "| conv | CONV_2D | 8×3×3×4 | int8 | 216 | 288 | 75.00% | 11 (40) |" in text
     assert "Stayed float: SOFTMAX probabilities." in text
     assert '"batch_size": 32' in text
+    assert "Input: 8×8×1 values" in text
+    assert "4.5 and std 6.25" in text
     assert "tfopt inspect artifacts/train_float32.tflite" in text
     assert "{{" not in text
     assert "{%" not in text
@@ -100,6 +110,6 @@ def test_scalars_have_a_run_per_stage(workdir):
 
 
 def test_no_rows_still_make_a_report(tmp_path):
-    report.write([], EXPERIMENT, tmp_path)
+    report.write([], EXPERIMENT, DATA, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["rows"] == []
     assert (tmp_path / "report.md").exists()

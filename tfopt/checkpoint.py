@@ -57,7 +57,8 @@ def save_model(model: "keras.Model", path: Path) -> None:
 def load_model(path: Path) -> "keras.Model":
     """Load a model that `save_model` wrote, quantization-aware or plain."""
     with tfmot.quantization.keras.quantize_scope():
-        return keras.models.load_model(path, compile=False)
+        model: Any = keras.models.load_model(path, compile=False)
+    return model
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """TFLite bytes -> accuracy, agreement, size, sparsity, coverage, latency, through LiteRT."""
 
-import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -11,18 +10,14 @@ import numpy as np
 
 from tfopt import flatbuffer
 from tfopt.compat import keras, litert, tf
-from tfopt.config import RunError
 from tfopt.export import Artifact
 from tfopt.facts import sparsity
+from tfopt.runner import ArtifactError, Runner, quantize
 
 _WARM_UP, _RUNS = 20, 200
 # Rounding to int8 costs a few percent per layer; a broken layer is off by its own size.
 _PARTED = 0.25
 _PROBED = 32
-
-
-class ArtifactError(RunError):
-    """An artifact doesn't run, or doesn't do what its Keras model does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,45 +50,6 @@ class Measurement:
             "float_ops": list(self.float_ops),
             "kernels": [asdict(k) | {"shape": list(k.shape)} for k in self.kernels],
         }
-
-
-class Runner:
-    """An artifact in LiteRT, float32 in and out whatever it takes; raises ArtifactError."""
-
-    def __init__(self, artifact: Artifact, *, threads: int, **options: Any) -> None:
-        self._artifact = artifact
-        with self._refusing("allocate its tensors"):
-            self.interpreter = litert.Interpreter(
-                model_content=artifact.content, num_threads=threads, **options
-            )
-            self.interpreter.allocate_tensors()
-        self.input = self.interpreter.get_input_details()[0]
-        self.output = self.interpreter.get_output_details()[0]
-
-    def __call__(self, examples: np.ndarray) -> np.ndarray:
-        """Return the logits, (batch, classes), of normalised `examples`."""
-        index = self.input["index"]
-        with self._refusing(f"run a batch of shape {examples.shape}"):
-            if tuple(self.interpreter.get_input_details()[0]["shape"]) != examples.shape:
-                self.interpreter.resize_tensor_input(index, examples.shape)
-                self.interpreter.allocate_tensors()
-            self.interpreter.set_tensor(index, _quantize(examples, self.input))
-            self.interpreter.invoke()
-        return self.tensor(self.output)
-
-    @contextlib.contextmanager
-    def _refusing(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (ValueError, RuntimeError) as error:
-            raise ArtifactError(
-                f"artifact {self._artifact.name!r}: LiteRT can't {what} "
-                f"({' '.join(str(error).split())})."
-            ) from error
-
-    def tensor(self, details: dict) -> np.ndarray:
-        """Return the values of one tensor, dequantized."""
-        return _dequantize(self.interpreter.get_tensor(details["index"]), details)
 
 
 def logits(model: "keras.Model", test: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -160,7 +116,7 @@ def latency(artifact: Artifact, runs: int = _RUNS) -> tuple[float, float]:
     run = Runner(artifact, threads=1)
     shape = run.input["shape"]
     rng = np.random.default_rng(0)
-    example = _quantize(rng.standard_normal(shape).astype(np.float32), run.input)
+    example = quantize(rng.standard_normal(shape).astype(np.float32), run.input)
     run.interpreter.set_tensor(run.input["index"], example)
     invoke, now = run.interpreter.invoke, time.perf_counter_ns
     for _ in range(_WARM_UP):
@@ -177,19 +133,6 @@ def latency(artifact: Artifact, runs: int = _RUNS) -> tuple[float, float]:
 def _batches(test: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     for examples, labels, weights in test:
         yield np.asarray(examples), np.asarray(labels), np.asarray(weights).reshape(-1) > 0
-
-
-def _quantize(values: np.ndarray, details: dict) -> np.ndarray:
-    dtype, (scale, zero_point) = np.dtype(details["dtype"]), details["quantization"]
-    if dtype.kind not in "iu" or not scale:
-        return values.astype(dtype)
-    limits = np.iinfo(dtype)
-    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
-
-
-def _dequantize(values: np.ndarray, details: dict) -> np.ndarray:
-    scale, zero_point = details["quantization"]
-    return (values.astype(np.float32) - zero_point) * scale if scale else values.astype(np.float32)
 
 
 def _parting(artifact: Artifact, model: "keras.Model", test: Any) -> str:

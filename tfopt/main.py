@@ -7,8 +7,6 @@ import pkgutil
 import sys
 from typing import Any
 
-import absl.logging
-
 from tfopt import tools
 from tfopt.command_line import parse, shipped_configs
 from tfopt.config import ConfigError, RunError, nearest
@@ -51,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     experiment, workdir = parse(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    absl.logging.use_absl_handler()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("tfopt").setLevel("INFO")
     logging.getLogger("tensorflow").setLevel("ERROR")
     # Deferred, so that help and bad input are answered at once.

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tfopt.stages.train import train
 from tfopt.strategy import choose
 
 _LOG = logging.getLogger(__name__)
+_IDENTITY = "experiment.json"
 
 
 def run(experiment: Experiment, workdir: Path) -> list[dict]:
@@ -31,7 +32,7 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
     experiment.validate()
     workdir = workdir.expanduser().absolute()
     with full_disk_is_an_error(workdir):
-        _claim(workdir, experiment)
+        _check_workdir(workdir, experiment)
         strategy = choose(experiment.strategy, experiment.replicas)
         experiment.check_replicas(strategy.num_replicas_in_sync)
         if experiment.deterministic:
@@ -40,18 +41,20 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
         this = _Run(experiment, workdir, strategy, splits)
         if not this.is_finished(experiment.stages[0]):
             this.rehearse()
+        # Not earlier: a run that was refused shall leave the folder free for the corrected one.
+        write_atomically(workdir / _IDENTITY, json.dumps(experiment.to_json(), indent=2))
         rows = []
         for index, stage in enumerate(experiment.stages):
             if not this.is_finished(stage):
                 this.train(index, stage)
             rows += this.prove(stage)
-        report.write(rows, experiment.to_json(), workdir)
+        report.write(rows, experiment.to_json(), asdict(splits.spec), workdir)
     return rows
 
 
-def _claim(workdir: Path, experiment: Experiment) -> None:
-    """Make `workdir` this experiment's, or raise ConfigError where it is another's."""
-    path, mine = workdir / "experiment.json", experiment.to_json()
+def _check_workdir(workdir: Path, experiment: Experiment) -> None:
+    """Raise ConfigError where `workdir` can't be used or holds another experiment."""
+    path, mine = workdir / _IDENTITY, experiment.to_json()
     if path.exists():
         differing = _difference(json.loads(path.read_text()), json.loads(json.dumps(mine)))
         if differing:
@@ -60,10 +63,13 @@ def _claim(workdir: Path, experiment: Experiment) -> None:
                 f"workdir {workdir}: expected a new folder or one of this experiment, received "
                 f"one whose {name} is {theirs!r} (here {ours!r}); choose another --workdir."
             )
-    elif workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"workdir {workdir}: expected a folder, received a file.")
-    else:
-        write_atomically(path, json.dumps(mine, indent=2))
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"workdir {workdir}: expected a folder that can be written, received {error}; "
+            "choose another --workdir."
+        ) from error
 
 
 def _difference(theirs: Any, ours: Any, at: str = "config") -> tuple | None:

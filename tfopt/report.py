@@ -46,14 +46,16 @@ _SCALARS = (
 )
 
 
-def write(rows: list[dict], experiment_json: dict, workdir: Path) -> None:
+def write(rows: list[dict], experiment: dict, data: dict, workdir: Path) -> None:
     """Write report.json, report.md and the TensorBoard scalars of `rows` to `workdir`.
 
-    A row is what `evaluate.Measurement.to_json` returns.
+    A row is what `evaluate.Measurement.to_json` returns; `experiment` what was asked for and
+    `data` the fields of its `Spec`, without which nobody can feed the artifacts.
     """
     content = {
         "tfopt": tfopt.__version__,
-        "experiment": experiment_json,
+        "experiment": experiment,
+        "data": data,
         "environment": environment(),
         "rows": rows,
     }

@@ -30,7 +30,7 @@ class ImageFolder(Source):
     batch; later runs on the same files reuse them.
     """
 
-    path: str
+    path: str = ""
     image_size: tuple[int, int] | None = None
     memory_limit_mb: int = bounded(1024, least=0)
     cache_dir: str = "~/.cache/tfopt"
@@ -38,6 +38,8 @@ class ImageFolder(Source):
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield (field, what was expected) for fields that can't be."""
         yield from Source.rules(self)
+        if not self.path:
+            yield "path", "a folder with train and test in it, as in --config.data.path=DIR"
         if self.image_size is not None and min(self.image_size) < 1:
             yield "image_size", "a height and a width of at least 1 pixel"
 

@@ -8,14 +8,14 @@ from tfopt.config import bounded, spec
 class Teacher:
     """The logits of an earlier stage's model as soft targets (Hinton et al. 2015).
 
-    `stage` names the stage that trained the teacher. The loss becomes
-    `(1 - weight) * hard + weight * temperature² * KL(teacher ‖ student)`, both softened by
-    `temperature`; the hard loss stays Keras's. The factor `temperature²` keeps the size of
-    the soft gradients independent of the temperature.
+    `stage` names the stage that trained the teacher. To the hard loss, which stays Keras's,
+    comes `weight * temperature² * KL(teacher ‖ student)`, both softened by `temperature`. The
+    factor `temperature²` keeps the size of the soft gradients independent of the temperature.
+    Validation loss is the hard loss alone, so that it compares between stages.
     """
 
     stage: str = "train"
-    weight: float = bounded(0.5, above=0, most=1)
+    weight: float = bounded(1.0, above=0)
     temperature: float = bounded(4.0, above=0)
 
     def attach(self, student: "keras.Model", teacher: "keras.Model") -> "keras.Model":

@@ -66,7 +66,6 @@ def compile_model(stage: Stage, model: "keras.Model", variables: list, steps: in
     model.compile(
         optimizer,
         loss=_cross_entropy(stage.label_smoothing),
-        loss_weights=[1 - stage.teacher.weight] if stage.teacher else None,
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         steps_per_execution=min(_STEPS_PER_EXECUTION, steps),
         jit_compile=False,
