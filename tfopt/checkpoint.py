@@ -109,10 +109,6 @@ class EpochCheckpoints:
             return history
         return []
 
-    def clear(self) -> None:
-        """Remove all saved states: the stage is finished."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
     def _epochs(self) -> list[Path]:
         return sorted(self._folder.glob("epoch_*"))
 

@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,21 @@ def _difference(theirs: Any, ours: Any, at: str = "config") -> tuple | None:
     return next(filter(None, (_difference(a, b, name) for name, a, b in pairs)), None)
 
 
+def _reloaded(model: "keras.Model") -> "keras.Model":
+    """Return `model` as it comes back from disk, where every stage takes it from."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.h5"
+        try:
+            save_model(model, path)
+            return load_model(path)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise ConfigError(
+                f"config.model: expected a model that Keras can save and load, received one of "
+                f"which it says {str(error).splitlines()[0]!r}; give your own layers get_config "
+                "and decorate them with keras.saving.register_keras_serializable()."
+            ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What all stages of one run share."""
@@ -106,6 +123,7 @@ class _Run:
             raise ConfigError(
                 f"config.model: expected logits of shape (None, {classes}), received {outputs}."
             )
+        model = _reloaded(model)
         for stage in self.experiment.stages:
             model = stage.finish(stage.prepare(model, self._steps(stage)))
 
@@ -135,6 +153,7 @@ class _Run:
         save_model(finished, folder / "model.h5")
         facts = {"before": before.to_json(), "after": after.to_json(), "history": history}
         write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
+        shutil.rmtree(folder / "epochs")
 
     def prove(self, stage: Stage) -> list[dict]:
         """Export the stage's model in every variant and measure the bytes, once."""

@@ -31,6 +31,7 @@ def train(
     # Deferred, since callbacks are subclasses of Keras's: configs must not load TensorFlow.
     from tfopt.stages import callbacks
 
+    _synchronise_statistics(model)
     fitted = stage.teacher.attach(model, teacher) if stage.teacher else model
     steps = splits.steps_per_epoch
     compile_model(stage, fitted, model.trainable_variables, steps)
@@ -55,6 +56,18 @@ def train(
         verbose=verbose,
     )
     return history
+
+
+def _synchronise_statistics(model: "keras.Model") -> None:
+    """Let BatchNormalization see the global batch, so that replicas change no result.
+
+    Keras decides it at construction and forgets it on saving; one replica keeps the fused
+    kernel, which is faster and can't synchronise.
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        for layer in model.submodules:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.fused, layer.synchronized = False, True
 
 
 def compile_model(stage: Stage, model: "keras.Model", variables: list, steps: int) -> None:

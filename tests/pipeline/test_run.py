@@ -1,0 +1,142 @@
+"""One small run, looked at from all sides."""
+
+import json
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tfopt import pipeline
+from tfopt.compat import keras, litert, tf
+from tfopt.config import ConfigError, RunError
+from tfopt.stages import Stage
+
+STAGES = ("train", "prune", "quantize")
+FLOAT = ("float32", "float16", "dynamic", "int8")
+
+
+def row_of(rows, name):
+    return next(row for row in rows if f"{row['stage']}_{row['variant']}" == name)
+
+
+def test_a_row_and_a_file_for_each_stage_and_variant(tiny_run):
+    rows, workdir = tiny_run
+    names = [f"{row['stage']}_{row['variant']}" for row in rows]
+    expected = [f"{stage}_{variant}" for stage in STAGES[:2] for variant in FLOAT]
+    assert names == [*expected, "quantize_int8"]
+    for row, name in zip(rows, names, strict=True):
+        assert (workdir / "artifacts" / f"{name}.tflite").stat().st_size == row["bytes"]
+
+
+def zeros_by_interpreter(path):
+    interpreter = litert.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    found = {}
+    for details in interpreter.get_tensor_details():
+        if len(details["shape"]) in (2, 4) and "serving" not in details["name"]:
+            try:
+                values = interpreter.get_tensor(details["index"])
+            except ValueError:
+                continue  # an activation: LiteRT holds no value of it before a run
+            found.setdefault(values.shape, []).append(int((values == 0).sum()))
+    return found
+
+
+@pytest.mark.parametrize("name", ["prune_float32", "prune_int8", "quantize_int8"])
+def test_zeros_of_the_report_are_in_the_file(tiny_run, name):
+    rows, workdir = tiny_run
+    found = zeros_by_interpreter(workdir / "artifacts" / f"{name}.tflite")
+    for kernel in row_of(rows, name)["kernels"]:
+        assert kernel["zeros"] in found[tuple(kernel["shape"])]
+        assert kernel["zeros"] / kernel["size"] == pytest.approx(0.8, abs=0.02), kernel["name"]
+
+
+def test_quantization_kept_accuracy_and_runs_in_int8(tiny_run):
+    row = row_of(tiny_run[0], "quantize_int8")
+    assert row["ops_float"] == 0
+    assert row["accuracy"] > 0.8
+    assert row["accuracy"] == pytest.approx(row["keras_accuracy"], abs=0.03)
+
+
+def test_report_holds_the_rows_and_what_was_asked(tiny_run, experiment):
+    rows, workdir = tiny_run
+    report = json.loads((workdir / "report.json").read_text())
+    assert report["rows"] == rows
+    assert report["experiment"] == json.loads(json.dumps(experiment.to_json()))
+    assert report["data"]["class_names"] == list("0123456789")
+    assert "| quantize_int8 |" in (workdir / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("stage", "first"), [("train", 1), ("prune", 4), ("quantize", 7)])
+def test_tensorboard_has_a_run_per_stage_on_one_axis(tiny_run, stage, first):
+    events = EventAccumulator(str(tiny_run[1] / "tensorboard" / stage), {"tensors": 0}).Reload()
+    tags = set(events.Tags()["tensors"])
+    assert events.Tags()["graph"]
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+        assert [event.step for event in events.Tensors(name)] == [first, first + 1, first + 2]
+    kernels = ("conv1/kernel", "conv2/kernel", "dense1/kernel", "logits/kernel")
+    assert tags >= {"examples_per_second", *(f"weights/{kernel}" for kernel in kernels)}
+    for kernel in kernels:
+        shares = [
+            float(tf.make_ndarray(event.tensor_proto))
+            for event in events.Tensors(f"sparsity/{kernel}")
+        ]
+        assert len(shares) == 3
+        assert shares == sorted(shares), "sparsity grows or stays"
+        if stage != "train":
+            assert shares[-1] == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_same_command_again_trains_nothing(tiny_run, experiment, monkeypatch):
+    rows, workdir = tiny_run
+    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline.evaluate, "measure", None)
+    assert pipeline.run(experiment, workdir) == rows
+
+
+def test_another_experiment_in_the_workdir_is_refused(tiny_run, experiment):
+    _, workdir = tiny_run
+    experiment.stages[1].sparsity = 0.9
+    with pytest.raises(ConfigError, match=r"config.stages\[1\].sparsity is 0.8 \(here 0.9\)"):
+        pipeline.run(experiment, workdir)
+
+
+def test_stages_train_on_the_data_in_different_orders(experiment):
+    splits = experiment.data.load(64)
+    orders = [np.concatenate([y for _, y in splits.train(e).take(3)]) for e in (0, 3)]
+    assert not np.array_equal(*orders)
+
+
+def test_a_layer_that_tfmot_rejects_fails_before_training(experiment, tmp_path, monkeypatch):
+    def model(spec):
+        inputs = keras.Input(spec.shape, name="input")
+        x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+        x = keras.layers.ELU(name="elu")(x)
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+        return keras.Model(inputs, keras.layers.Dense(spec.classes, name="logits")(x))
+
+    experiment.model = model
+    monkeypatch.setattr(pipeline, "train", None)
+    with pytest.raises(ConfigError, match="stage 'quantize': tfmot can't quantize.*[Ee][Ll][Uu]"):
+        pipeline.run(experiment, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir()), "the folder is free for the corrected run"
+
+
+def test_logits_of_another_size_fail_before_training(experiment, tmp_path, monkeypatch):
+    experiment.model = lambda spec: keras.Sequential(
+        [keras.layers.Flatten(input_shape=spec.shape), keras.layers.Dense(3)]
+    )
+    monkeypatch.setattr(pipeline, "train", None)
+    with pytest.raises(ConfigError, match=r"logits of shape \(None, 10\), received \(None, 3\)"):
+        pipeline.run(experiment, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(experiment, tmp_path):
+    experiment.stages = [
+        Stage(epochs=1, learning_rate=1e30, optimizer=experiment.stages[0].optimizer)
+    ]
+    message = (
+        r"stage 'train': expected a finite loss, received nan by step \d+ at learning rate 1e\+30"
+    )
+    with pytest.raises(RunError, match=message):
+        pipeline.run(experiment, tmp_path)

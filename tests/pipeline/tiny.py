@@ -1,0 +1,23 @@
+"""The smallest experiment that has all three kinds of stage, as a config file."""
+
+from tfopt.config import Experiment
+from tfopt.data import Digits
+from tfopt.models import SmallCNN
+from tfopt.stages import SGD, Prune, Quantize, Stage, Teacher
+
+
+def get_config() -> Experiment:
+    teacher = Teacher(stage="train")
+    optimizer = SGD()
+    return Experiment(
+        name="tiny",
+        data=Digits(),
+        model=SmallCNN(filters=(8, 8), units=16),
+        batch_size=64,
+        min_agreement=0.9,
+        stages=[
+            Stage(epochs=3, learning_rate=0.05, optimizer=optimizer),
+            Prune(epochs=3, learning_rate=0.02, optimizer=optimizer, teacher=teacher),
+            Quantize(epochs=3, learning_rate=0.002, optimizer=optimizer, teacher=teacher),
+        ],
+    )
