@@ -101,7 +101,7 @@ class EpochCheckpoints:
             try:
                 history = json.loads((folder / "history.json").read_text())
                 _read_through(folder / "state")
-            except (OSError, ValueError, tf.errors.OpError, RuntimeError) as error:
+            except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
                 _LOG.warning("%s is damaged (%s); going back one epoch.", folder, error)
                 shutil.rmtree(folder)
                 continue

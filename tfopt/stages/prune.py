@@ -119,7 +119,9 @@ class Prune(Stage):
         del before
         covered = [k for k in after.kernels if self._covers(k.layer, k.layer_type)]
         reached = sparsity(covered)
-        if abs(reached - self.sparsity) > _TOLERANCE:
+        # Half a weight per kernel on top: a kernel of few weights can't be closer.
+        rounding = 0.5 * len(covered) / max(sum(kernel.size for kernel in covered), 1)
+        if abs(reached - self.sparsity) > _TOLERANCE + rounding:
             raise RunError(
                 f"stage {self.name!r}: expected sparsity {self.sparsity:.3f} in "
                 f"{len(covered)} kernels, measured {reached:.3f}; train for more epochs or end "

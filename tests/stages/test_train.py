@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from tfopt.compat import keras, tf
+from tfopt.stages import SGD, Adam, AdamW, Constant, Cosine, Stage, Teacher
+from tfopt.stages.train import compile_model
+
+
+def linear(seed):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential([keras.layers.Dense(3, input_shape=(4,), name="logits")])
+
+
+def compiled(stage, model, student=None):
+    compile_model(stage, model, (student or model).trainable_variables, steps=1)
+    return model
+
+
+def softmax(logits):
+    exponents = np.exp(logits - logits.max(-1, keepdims=True))
+    return exponents / exponents.sum(-1, keepdims=True)
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(8, 4)).astype(np.float32), (np.arange(8) % 3).astype(np.int32)
+
+
+def test_loss_with_a_teacher_is_the_formula_of_the_paper(batch):
+    examples, labels = batch
+    student, master = linear(1), linear(2)
+    teacher = Teacher(weight=0.7, temperature=3.0)
+    stage = Stage(teacher=teacher, optimizer=SGD(), learning_rate=1e-9)
+    logits, targets = student.predict(examples, verbose=0), master.predict(examples, verbose=0)
+    p, q = softmax(targets / 3), softmax(logits / 3)
+    hard = -np.log(softmax(logits)[np.arange(8), labels]).mean()
+    soft = (p * np.log(p / q)).sum(-1).mean()
+    model = compiled(stage, teacher.attach(student, master), student)
+    loss = model.fit(examples, labels, batch_size=8, verbose=0).history["loss"][0]
+    assert loss == pytest.approx(hard + 0.7 * 9 * soft, rel=1e-5)
+    assert model.evaluate(examples, labels, verbose=0)[0] == pytest.approx(hard, rel=1e-5)
+
+
+def test_the_teacher_stays_as_it_was_and_evaluation_never_runs_it(batch):
+    student, master = linear(1), linear(2)
+    stage = Stage(teacher=Teacher(), optimizer=SGD(), learning_rate=0.1)
+    before = [w.copy() for w in master.get_weights()]
+    model = compiled(stage, stage.teacher.attach(student, master), student)
+    model.fit(*batch, verbose=0)
+    assert all(map(np.array_equal, before, master.get_weights()))
+    calls = []
+    master.call = lambda *args, **kwargs: calls.append(1)
+    model(batch[0], training=False)
+    assert not calls
+
+
+def test_label_smoothing_is_the_formula(batch):
+    examples, labels = batch
+    model = compiled(Stage(label_smoothing=0.2), linear(1))
+    probabilities = softmax(model.predict(examples, verbose=0))
+    targets = np.eye(3)[labels] * 0.8 + 0.2 / 3
+    expected = -(targets * np.log(probabilities)).sum(-1).mean()
+    assert model.evaluate(examples, labels, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_cosine_warms_up_to_the_peak_and_ends_at_the_floor():
+    rate = Cosine(warmup=0.1, floor=0.01).over(0.5, 100)
+    assert [float(rate(s)) for s in (0, 5, 10, 55, 100)] == pytest.approx(
+        [0, 0.25, 0.5, 0.5 * (0.01 + 0.99 / 2), 0.005]
+    )
+    assert float(Cosine(warmup=0).over(0.5, 10)(0)) == 0.5
+    assert Constant().over(0.5, 10) == 0.5
+
+
+@pytest.mark.parametrize("optimizer", [SGD(weight_decay=0.1), AdamW(weight_decay=0.1)])
+def test_weight_decay_spares_biases(optimizer):
+    model = compiled(Stage(optimizer=optimizer, learning_rate=0.1), linear(1))
+    kernel, bias = model.trainable_variables
+    bias.assign(tf.ones_like(bias))
+    before = kernel.numpy()
+    model.optimizer.apply_gradients(
+        zip([tf.zeros_like(kernel), tf.zeros_like(bias)], [kernel, bias], strict=True)
+    )
+    assert np.allclose(kernel, before * (1 - 0.1 * 0.1))
+    assert np.all(bias.numpy() == 1)
+
+
+def test_adam_without_decay_leaves_weights_without_gradient():
+    model = compiled(Stage(optimizer=Adam(), learning_rate=0.1), linear(1))
+    before = model.get_weights()
+    variables = model.trainable_variables
+    model.optimizer.apply_gradients([(tf.zeros_like(v), v) for v in variables])
+    assert all(map(np.array_equal, before, model.get_weights()))

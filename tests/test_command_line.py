@@ -1,0 +1,156 @@
+"""Bad input: one sentence with the nearest right name, exit code 2, before TensorFlow loads."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tfopt.command_line import parse
+from tfopt.config import ConfigError
+
+GOOD = """
+from tfopt.config import Experiment
+from tfopt.data import Digits
+from tfopt.export import Float32
+from tfopt.models import SmallCNN
+from tfopt.stages import Prune, Quantize, Stage, Teacher
+
+def get_config():
+    return Experiment(name="mine", data=Digits(), model=SmallCNN(),
+                      stages=[Stage(), Prune(teacher=Teacher()), Quantize()])
+"""
+FLAGS = [
+    ("--config.stages[1].sparcity=0.9", "config.stages[1] has no field 'sparcity'; did you mean"),
+    ("--config.stages[7].sparsity=0.9", "config.stages: expected an index below 3, received '7'"),
+    ("--config.stages[1].sparsity=much", "sparsity: expected a number, received 'much'"),
+    ("--config.stages[0].epochs=2.5", "epochs: expected a whole number, received '2.5'"),
+    (
+        "--config.stages[1].sparsity=1.2",
+        "config.stages[1].sparsity: expected a number above 0 and below 1, received 1.2",
+    ),
+    (
+        "--config.stages[1].teacher.stage=trian",
+        "config.stages[1].teacher.stage: expected the name of an earlier stage, "
+        "received 'trian'; did you mean 'train'?",
+    ),
+    ("--config.stages[1].name=train", "config.stages[1].name: expected a name of letters"),
+    ("--config.strategy=mirorred", "received 'mirorred'; did you mean 'mirrored'?"),
+    ("--config.stages=3", "as in --config.stages[0].FIELD=VALUE"),
+    ("--config.epochs=3", "config has no field 'epochs'; it has: batch_size, data,"),
+    ("--wrkdir=x", "there is no flag --wrkdir; did you mean 'workdir'?"),
+    ("stray", "expected flags like --config=digits, received 'stray'"),
+]
+FILES = [
+    ("Prune(", "Prune(sparcity=0.9, ", "Prune has no field 'sparcity'; did you mean 'sparsity'?"),
+    ("Stage()", "Stage(epochs='3')", "config.stages[0].epochs: expected a whole number, received"),
+    ("Prune(", "Prune(sparsity=True, ", "config.stages[1].sparsity: expected a number, received"),
+    (
+        "Stage(), Prune(teacher=Teacher()), Quantize()",
+        "Stage(), Quantize(), Prune()",
+        "config.stages[2]: expected no stage after quantization, received 'prune' after 'quantize'",
+    ),
+    (
+        "stages=[",
+        "variants=[Float32()], stages=[",
+        "received 'float32' with stage 'quantize'; use Int8()",
+    ),
+    (
+        "[Stage(), Prune(teacher=Teacher()), Quantize()]",
+        "[]",
+        "config.stages: expected at least one",
+    ),
+    ("data=Digits()", "data=3", "config.data: expected an object with load(batch_size)"),
+    ("return Experiment", "return dict", "expected get_config() to return an Experiment"),
+    ("import Digits", "import Digit", "cannot import name 'Digit'"),
+]
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(GOOD)
+    return path
+
+
+def refusal(*arguments):
+    with pytest.raises(ConfigError) as caught:
+        parse([str(argument) for argument in arguments])
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("flag", "message"), FLAGS)
+def test_a_wrong_flag(config, flag, message):
+    assert message in refusal(f"--config={config}", flag)
+
+
+@pytest.mark.parametrize(("old", "new", "message"), FILES)
+def test_a_wrong_config_file(config, old, new, message):
+    config.write_text(GOOD.replace(old, new))
+    assert message in refusal(f"--config={config}")
+
+
+def test_a_batch_that_does_not_divide_over_the_replicas(config):
+    message = refusal(f"--config={config}", "--config.batch_size=33", "--config.replicas=2")
+    assert "expected a multiple of the 2 replicas, received 33; the nearest is 32" in message
+
+
+def test_an_unknown_config_names_the_nearest():
+    assert "did you mean 'digits'?" in refusal("--config=digit")
+
+
+def test_overrides_reach_every_depth(config):
+    flags = ["stages[1].growth.end=0.5", "stages[1].exclude=('a',)", "stages[1].teacher=none"]
+    experiment, workdir = parse(
+        [f"--config={config}", "--workdir=w", *(f"--config.{flag}" for flag in flags)]
+    )
+    prune = experiment.stages[1]
+    assert (prune.growth.end, prune.exclude, prune.teacher) == (0.5, ("a",), None)
+    assert str(workdir) == "w"
+
+
+def test_no_flag_at_all_means_the_digits_run():
+    experiment, workdir = parse([])
+    assert (experiment.name, str(workdir)) == ("digits", "runs/digits")
+
+
+def answered(*arguments):
+    """Run main in a process of its own; return exit code, stdout, stderr, and what it loaded."""
+    code = (
+        "import sys; from tfopt.main import main; code = main(sys.argv[1:]); "
+        "print('LOADED' if 'tensorflow' in sys.modules else 'LIGHT'); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    *lines, loaded = result.stdout.splitlines()
+    return result.returncode, "\n".join(lines), result.stderr, loaded
+
+
+def test_help_lists_configs_and_tools_without_tensorflow():
+    code, out, err, loaded = answered("--help")
+    assert (code, err, loaded) == (0, "", "LIGHT")
+    assert "cifar10_resnet50, cifar10_resnet8, digits, image_folder" in out
+    assert any(line.startswith("  inspect ") for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.stages[1].sparsity=1.2"], "expected a number above 0 and below 1"),
+        (["inspct"], "there is no tool 'inspct'; did you mean 'inspect'?"),
+        (["--config=image_folder"], "config.data.path: expected a folder with train and test"),
+    ],
+)
+def test_main_says_it_in_one_line_and_exits_with_2(arguments, message):
+    code, out, err, loaded = answered(*arguments)
+    assert (code, out, loaded) == (2, "", "LIGHT")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_workdir_that_is_a_file_is_refused_before_tensorflow_loads(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, _, err, loaded = answered(f"--workdir={tmp_path / 'file'}")
+    assert (code, loaded) == (2, "LIGHT")
+    assert "expected a folder that can be written" in err
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,0 +1,32 @@
+import numpy as np
+
+from tfopt.compat import keras
+from tfopt.facts import measure, sparsity
+
+
+def model():
+    inputs = keras.Input((8, 8, 3), name="input")
+    x = keras.layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False, name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return keras.Model(inputs, keras.layers.Dense(10, name="logits")(x))
+
+
+def test_counts_what_can_be_counted_by_hand():
+    made = model()
+    kernel = made.get_layer("conv").kernel
+    kernel.assign(np.where(np.arange(108).reshape(kernel.shape) < 27, 0.0, 1.0))
+    facts = measure(made)
+    assert facts.params == made.count_params() == 108 + 16 + 40 + 50
+    assert facts.macs == 16 * 108 + 16 * 36 + 40
+    assert [(k.layer, k.zeros, k.size) for k in facts.kernels] == [
+        ("conv", 27, 108),
+        ("depthwise", 0, 36),
+        ("logits", 0, 40),
+    ]
+    assert facts.sparsity == 27 / 184
+
+
+def test_no_kernels_have_no_zeros():
+    assert sparsity(()) == 0.0

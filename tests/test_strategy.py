@@ -1,0 +1,31 @@
+import logging
+
+import pytest
+
+from tfopt.config import ConfigError
+from tfopt.strategy import choose
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "mirrored"])
+def test_chooses_a_strategy_and_says_so_in_one_line(name, caplog):
+    with caplog.at_level(logging.INFO, "tfopt"):
+        strategy = choose(name)
+    assert strategy.num_replicas_in_sync == 1
+    lines = [record.message for record in caplog.records if record.name == "tfopt.strategy"]
+    assert len(lines) == 1
+    assert f"strategy {name} -> " in lines[0]
+    assert "1 replica(s): " in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "replicas", "message"),
+    [
+        ("tpu", 0, "expected a TPU for 'tpu', received none"),
+        ("cpu", 2, "at most the 1 devices of strategy 'cpu' here, received 2"),
+        ("mirrored", 64, "at most the 1 CPU devices that this process was started with"),
+    ],
+)
+def test_devices_that_are_not_there(name, replicas, message):
+    choose("cpu").run(lambda: None)
+    with pytest.raises(ConfigError, match=message):
+        choose(name, replicas)
