@@ -28,6 +28,7 @@ setup(
         "absl-py>=1.4,<2",
         "ml-collections==1.1.0",
         "ai-edge-litert>=2.1,<3",
+        "h5py>=3.11,<4",
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
         "jinja2>=3.1,<4",

@@ -1,6 +1,9 @@
 """CIFAR-10 from Keras's own loader and cache, on a ResNet-8.
 
 tfopt --config=cifar10_resnet8
+
+Time: 13 minutes on 2 CPU cores. Result: 76.6% in float32, 76.8% in int8 with 67% zeros, on a
+copy of the images that had been through JPEG, which is harder; the original wasn't at hand.
 """
 
 from tfopt.config import Experiment

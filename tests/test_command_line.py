@@ -1,5 +1,6 @@
 """Bad input: one sentence with the nearest right name, exit code 2, before TensorFlow loads."""
 
+import json
 import subprocess
 import sys
 
@@ -35,9 +36,15 @@ FLAGS = [
     ),
     ("--config.stages[1].name=train", "config.stages[1].name: expected a name of letters"),
     ("--config.strategy=mirorred", "received 'mirorred'; did you mean 'mirrored'?"),
+    ("--config.deterministic=maybe", "expected True or False, received 'maybe'"),
+    ("--config.stages[0].learning_rate=inf", "learning_rate: expected a number, received inf"),
+    ("--config.stages[0].learning_rate=nan", "learning_rate: expected a number above 0, received"),
+    ("--config.stages[1].teacher=train", "stages[1].teacher"),
+    ("--config.model=ResNet", "config.model: expected one field of it on the command line"),
     ("--config.stages=3", "as in --config.stages[0].FIELD=VALUE"),
     ("--config.epochs=3", "config has no field 'epochs'; it has: batch_size, data,"),
     ("--wrkdir=x", "there is no flag --wrkdir; did you mean 'workdir'?"),
+    ("--workdir", "Missing value for flag --workdir"),
     ("stray", "expected flags like --config=digits, received 'stray'"),
 ]
 FILES = [
@@ -58,6 +65,30 @@ FILES = [
         "[Stage(), Prune(teacher=Teacher()), Quantize()]",
         "[]",
         "config.stages: expected at least one",
+    ),
+    ("stages=[", "stages=[3, ", "config.stages[0]: expected an object with prepare(), received 3"),
+    ("Stage()", "Stage", "config.stages[0]: expected an object, received the class Stage; write"),
+    ("SmallCNN(),", "SmallCNN,", "config.model: expected an object, received the class SmallCNN"),
+    ("SmallCNN(),", "3,", "config.model: expected Callable, received 3"),
+    (
+        "stages=[",
+        "variants=['int8'], stages=[",
+        "config.variants[0]: expected an object with convert(), received 'int8'",
+    ),
+    (
+        "Prune(",
+        "Prune(growth='poly', ",
+        "config.stages[1].growth: expected an object with over(), received 'poly'",
+    ),
+    (
+        "Stage()",
+        "Stage(optimizer='adam')",
+        "config.stages[0].optimizer: expected an object with build(), received 'adam'",
+    ),
+    (
+        "Stage()",
+        "Stage(schedule=0.1)",
+        "config.stages[0].schedule: expected an object with over(), received 0.1",
     ),
     ("data=Digits()", "data=3", "config.data: expected an object with load(batch_size)"),
     ("return Experiment", "return dict", "expected get_config() to return an Experiment"),
@@ -93,6 +124,13 @@ def test_a_wrong_config_file(config, old, new, message):
 def test_a_batch_that_does_not_divide_over_the_replicas(config):
     message = refusal(f"--config={config}", "--config.batch_size=33", "--config.replicas=2")
     assert "expected a multiple of the 2 replicas, received 33; the nearest is 32" in message
+
+
+def test_a_data_set_may_be_any_object_with_load(config):
+    text = GOOD.replace("def get_config", "class Mine:\n    load = print\n\ndef get_config")
+    config.write_text(text.replace("Digits()", "Mine()"))
+    experiment, _ = parse([f"--config={config}"])
+    assert json.loads(json.dumps(experiment.to_json()))["data"] == {"type": "tfopt_config.Mine"}
 
 
 def test_an_unknown_config_names_the_nearest():
@@ -137,6 +175,9 @@ def test_help_lists_configs_and_tools_without_tensorflow():
     ("arguments", "message"),
     [
         (["--config.stages[1].sparsity=1.2"], "expected a number above 0 and below 1"),
+        (["--config.stages[1].sparcity=0.9"], "did you mean 'sparsity'?"),
+        (["--config=digit"], "did you mean 'digits'?"),
+        (["--conf=digits"], "there is no flag --conf; did you mean 'config'?"),
         (["inspct"], "there is no tool 'inspct'; did you mean 'inspect'?"),
         (["--config=image_folder"], "config.data.path: expected a folder with train and test"),
     ],

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
 from tfopt.compat import keras
-from tfopt.facts import measure, sparsity
+from tfopt.facts import is_quantized, kernel_variables, measure, sparsity
+from tfopt.stages import Prune, Quantize
 
 
 def model():
@@ -26,6 +28,16 @@ def test_counts_what_can_be_counted_by_hand():
         ("logits", 0, 40),
     ]
     assert facts.sparsity == 27 / 184
+
+
+@pytest.mark.parametrize("stage", [Prune(), Quantize()])
+def test_wrappers_change_no_fact(stage):
+    made = model()
+    before = measure(made)
+    prepared = stage.prepare(made, 10)
+    assert is_quantized(prepared) == stage.quantizes
+    assert measure(prepared) == before
+    assert kernel_variables(prepared).keys() == kernel_variables(made).keys()
 
 
 def test_no_kernels_have_no_zeros():

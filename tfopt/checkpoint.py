@@ -5,6 +5,7 @@ quantization-aware model exactly.
 """
 
 import contextlib
+import io
 import json
 import logging
 import shutil
@@ -12,6 +13,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import h5py
 
 from tfopt.compat import keras, tf, tfmot
 from tfopt.config import RunError
@@ -49,15 +52,33 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def save_model(model: "keras.Model", path: Path) -> None:
     """Save `model` with its weights and without optimizer to the HDF5 file `path`."""
-    with _renamed(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "You are saving your model as an HDF5 file")
-        model.save(temporary, include_optimizer=False, save_format="h5")
+    write_atomically(path, _as_hdf5(model))
 
 
 def load_model(path: Path) -> "keras.Model":
     """Load a model that `save_model` wrote, quantization-aware or plain."""
+    with h5py.File(path) as file:
+        return _from_hdf5(file)
+
+
+def reloaded(model: "keras.Model") -> "keras.Model":
+    """Return `model` as it comes back from `save_model` and `load_model`."""
+    with h5py.File(io.BytesIO(_as_hdf5(model))) as file:
+        return _from_hdf5(file)
+
+
+def _as_hdf5(model: "keras.Model") -> bytes:
+    # In memory, since HDF5 crashes the process at its end after a write to a full disk.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are saving your model as an HDF5 file")
+        model.save(file, include_optimizer=False, save_format="h5")
+    return content.getvalue()
+
+
+def _from_hdf5(file: h5py.File) -> "keras.Model":
     with tfmot.quantization.keras.quantize_scope():
-        model: Any = keras.models.load_model(path, compile=False)
+        model: Any = keras.models.load_model(file, compile=False)
     return model
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import re
 import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,13 @@ def _check_override(experiment: Experiment, path: str, value: str | None) -> Non
             if not index.isdigit() or int(index) >= count:
                 raise ConfigError(f"{at}: expected an index below {count}, received {index!r}.")
             node, hint, at = node[int(index)], Any, f"{at}[{index}]"
-    if isinstance(node, list) or (hint in (Any, typing.Callable) and not _is_plain(node)):
+    if isinstance(node, list) or (hint in (Any, Callable) and not _is_plain(node)):
         one = f"{at}[0]" if isinstance(node, list) else at
         raise ConfigError(
             f"{at}: expected one field of it on the command line, as in --{one}.FIELD=VALUE; "
             "set the whole in a config file."
         )
-    if hint in (int, float) and value is not None and not _is_number(value, hint):
+    if hint in (bool, int, float) and value is not None and not _reads_as(hint, value):
         raise ConfigError(f"{at}: expected {words(hint)}, received {value!r}.")
 
 
@@ -88,9 +89,10 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (int, float, str, bool, tuple))
 
 
-def _is_number(text: str, kind: type) -> bool:
+def _reads_as(kind: type, text: str) -> bool:
+    parse: Any = flags.BooleanParser().parse if kind is bool else kind
     try:
-        kind(text)
+        parse(text)
     except ValueError:
         return False
     return True

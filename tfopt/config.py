@@ -126,6 +126,13 @@ class Experiment:
     def _check_stages(self) -> None:
         if not self.stages:
             raise ConfigError("config.stages: expected at least one stage, received none.")
+        for name, method in (("stages", "prepare"), ("variants", "convert")):
+            for index, item in enumerate(getattr(self, name)):
+                if not callable(getattr(item, method, None)):
+                    raise ConfigError(
+                        f"config.{name}[{index}]: expected an object with {method}(), "
+                        f"received {item!r}."
+                    )
         earlier: list = []
         for index, stage in enumerate(self.stages):
             at = f"config.stages[{index}]"
@@ -171,6 +178,11 @@ def _check_tree(node: Any, at: str) -> None:
             limits = " and ".join(limit for limit, _ in stated)
             raise ConfigError(f"{where}: expected a number {limits}, received {value!r}.")
         for child, path in _children(value, where):
+            if isinstance(child, type):
+                raise ConfigError(
+                    f"{path}: expected an object, received the class {child.__name__}; "
+                    f"write {child.__name__}()."
+                )
             _check_tree(child, path)
     rules: Callable[[], Iterator[tuple[str, str]]] | None = getattr(node, "rules", None)
     for name, expected in rules() if rules else ():
@@ -180,7 +192,7 @@ def _check_tree(node: Any, at: str) -> None:
 def _children(value: Any, at: str) -> Iterator[tuple[Any, str]]:
     items = enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
     for index, item in items:
-        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        if dataclasses.is_dataclass(item):
             yield item, at if index is None else f"{at}[{index}]"
 
 
@@ -196,7 +208,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is list and isinstance(value, list):
         return all(_fits(item, args[0]) for item in value)
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and not math.isinf(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint is Callable:
@@ -219,4 +232,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if callable(value):
         return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return value
+    if isinstance(value, (str, int, float, type(None))):
+        return value
+    # Not its repr, which may hold an address: two runs of one config must be equal.
+    return {"type": f"{type(value).__module__}.{type(value).__qualname__}"}

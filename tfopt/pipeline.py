@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from tfopt import evaluate, export, report
-from tfopt.checkpoint import full_disk_is_an_error, load_model, save_model, write_atomically
+from tfopt.checkpoint import (
+    full_disk_is_an_error,
+    load_model,
+    reloaded,
+    save_model,
+    write_atomically,
+)
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, Experiment
 from tfopt.facts import is_quantized, measure
@@ -49,6 +54,8 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
         for index, stage in enumerate(experiment.stages):
             if not this.is_finished(stage):
                 this.train(index, stage)
+            # Here and not in train: a kill between its last two lines would leave them for ever.
+            shutil.rmtree(workdir / stage.name / "epochs", ignore_errors=True)
             rows += this.prove(stage)
         report.write(rows, experiment.to_json(), asdict(splits.spec), workdir)
     return rows
@@ -89,17 +96,14 @@ def _difference(theirs: Any, ours: Any, at: str = "config") -> tuple | None:
 
 def _reloaded(model: "keras.Model") -> "keras.Model":
     """Return `model` as it comes back from disk, where every stage takes it from."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.h5"
-        try:
-            save_model(model, path)
-            return load_model(path)
-        except (ValueError, TypeError, NotImplementedError) as error:
-            raise ConfigError(
-                f"config.model: expected a model that Keras can save and load, received one of "
-                f"which it says {str(error).splitlines()[0]!r}; give your own layers get_config "
-                "and decorate them with keras.saving.register_keras_serializable()."
-            ) from error
+    try:
+        return reloaded(model)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"config.model: expected a model that Keras can save and load, received one of "
+            f"which it says {str(error).splitlines()[0]!r}; give your own layers get_config "
+            "and decorate them with keras.saving.register_keras_serializable()."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,6 @@ class _Run:
         save_model(finished, folder / "model.h5")
         facts = {"before": before.to_json(), "after": after.to_json(), "history": history}
         write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
-        shutil.rmtree(folder / "epochs")
 
     def prove(self, stage: Stage) -> list[dict]:
         """Export the stage's model in every variant and measure the bytes, once."""

@@ -123,7 +123,7 @@ def test_fitted_strides_spares_the_earliest(side, kept):
     ("model", "words"),
     [
         (ResNet(depth=21), r"config.model.depth: expected 6n \+ 2, such as 20 or 26, received 21"),
-        (ResNet(width=0), "config.model.width: expected a number at least 1"),
+        (ResNet(width=0), "config.model.width: expected a number of at least 1"),
         (MobileNetV1(width=0), "config.model.width: expected a number above 0"),
         (MobileNetV2(width=-1), "config.model.width: expected a number above 0"),
         (MLP(units=()), "config.model.units: expected one or more numbers of at least 1"),

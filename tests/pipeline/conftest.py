@@ -6,32 +6,41 @@ from pathlib import Path
 import pytest
 
 from tfopt.command_line import load_config
-from tfopt.pipeline import run
+from tfopt.compat import tf
 
 TINY = Path(__file__).parent / "tiny.py"
-
-
-def command(workdir, *flags):
-    return [
-        sys.executable,
-        *("-m", "tfopt", f"--config={TINY}", f"--workdir={workdir}"),
-        "--config.deterministic=true",
-        *flags,
-    ]
-
-
-def finished(workdir, *flags):
-    return subprocess.run(command(workdir, *flags), capture_output=True, text=True, check=False)
+FLAGS = f"--config={TINY}", "--config.deterministic=true"
 
 
 @pytest.fixture
-def experiment():
-    return load_config(str(TINY))
+def experiment(monkeypatch):
+    # It is for the whole process, and other tests draw without a seed.
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+    tiny = load_config(str(TINY))
+    tiny.deterministic = True
+    return tiny
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
-    """The rows and the workdir of one whole run."""
-    workdir = tmp_path_factory.mktemp("tiny") / "run"
-    rows = run(load_config(str(TINY)), workdir)
-    return json.loads(json.dumps(rows)), workdir
+def started(tmp_path_factory):
+    """The one whole run, which goes on beside the tests until `tiny_run` waits for it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tfopt", *FLAGS, f"--workdir={folder / 'run'}"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    yield process, folder
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(started):
+    """The rows, the workdir and the output of one whole run without interruption."""
+    process, folder = started
+    output = folder / "output"
+    assert process.wait(timeout=300) == 0, output.read_text()[-2000:]
+    rows = json.loads((folder / "run" / "report.json").read_text())["rows"]
+    return rows, folder / "run", output.read_text()

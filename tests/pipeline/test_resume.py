@@ -2,24 +2,27 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from tests.pipeline.conftest import command, finished
+from tests.pipeline.conftest import FLAGS
 
 STAGES = ("train", "prune", "quantize")
+ENDED = Path(__file__).parent / "ended.py"
 
 
 def killed_after(workdir, sign):
     """Start the run, kill it as soon as the file or folder `sign` is there."""
-    with subprocess.Popen(
-        command(workdir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    command = [sys.executable, "-m", "tfopt", *FLAGS, f"--workdir={workdir}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while not (workdir / sign).exists():
             assert process.poll() is None, f"the run ended before {sign} was there"
@@ -27,6 +30,20 @@ def killed_after(workdir, sign):
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+
+
+def ended(workdir, way):
+    """Start the run so that it ends in the given way of ended.py."""
+    command = [sys.executable, ENDED, way, *FLAGS, f"--workdir={workdir}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def left(workdir):
+    return sorted(
+        str(path.relative_to(workdir))
+        for path in workdir.rglob("*")
+        if path.parent.name == "epochs" or path.name.startswith(".writing")
+    )
 
 
 def weights(path):
@@ -41,38 +58,56 @@ def weights(path):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    result = finished(workdir)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return workdir
+def full_disk(started, tmp_path_factory):
+    """What a run said that was killed twice, and then found the disk full."""
+    workdir = tmp_path_factory.mktemp("interrupted")
+    killed_after(workdir, "train/epochs/epoch_0001")
+    assert not (workdir / "train" / "stage.json").exists()
+    assert ended(workdir, "kill=prune/epochs/epoch_0002").returncode == -signal.SIGKILL
+    assert left(workdir) == [
+        f"prune/epochs/{name}" for name in (".writing_epoch_0002", "epoch_0001")
+    ]
+    # Room for an epoch, and none for the model.
+    return ended(workdir, "full=30000"), left(workdir), workdir
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    """A run that was killed in every stage, with the output of the last start."""
-    workdir = tmp_path_factory.mktemp("interrupted")
-    for stage in STAGES:
-        killed_after(workdir, f"{stage}/epochs/epoch_0001")
-        assert not (workdir / stage / "stage.json").exists()
-    result = finished(workdir)
+def interrupted(full_disk):
+    """The workdir and the last output of a run that was ended in every stage."""
+    workdir = full_disk[2]
+    assert ended(workdir, "kill=prune/stage.json").returncode == -signal.SIGKILL
+    assert (workdir / "prune" / "model.h5").exists()
+    killed_after(workdir, "quantize/epochs/epoch_0001")
+    assert not (workdir / "quantize" / "stage.json").exists()
+    result = ended(workdir, "kill=nothing")
     assert result.returncode == 0, result.stderr[-2000:]
     return workdir, result.stdout
 
 
-def test_every_weight_is_equal_to_the_bit(uninterrupted, interrupted):
+def test_a_full_disk_is_one_sentence_and_leaves_the_last_good_state(full_disk):
+    result, kept, workdir = full_disk
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1] == (
+        f"tfopt: the disk of {workdir} is full: free some space and run the same command again, "
+        "it goes on from the last finished epoch."
+    )
+    assert kept == ["prune/epochs/epoch_0002", "prune/epochs/epoch_0003"]
+
+
+def test_every_weight_is_equal_to_the_bit(tiny_run, interrupted):
     for stage in STAGES:
-        expected = weights(uninterrupted / stage / "model.h5")
+        expected = weights(tiny_run[1] / stage / "model.h5")
         found = weights(interrupted[0] / stage / "model.h5")
         assert expected.keys() == found.keys()
         assert all(np.array_equal(found[name], value) for name, value in expected.items())
 
 
-def test_every_artifact_is_equal_to_the_byte(uninterrupted, interrupted):
-    files = sorted(path.name for path in (uninterrupted / "artifacts").iterdir())
+def test_every_artifact_is_equal_to_the_byte(tiny_run, interrupted):
+    files = sorted(path.name for path in (tiny_run[1] / "artifacts").iterdir())
     assert len(files) == 9
     for name in files:
-        expected = (uninterrupted / "artifacts" / name).read_bytes()
+        expected = (tiny_run[1] / "artifacts" / name).read_bytes()
         assert (interrupted[0] / "artifacts" / name).read_bytes() == expected, name
 
 
@@ -82,6 +117,15 @@ def test_goes_on_from_the_last_finished_epoch(interrupted):
     assert output.count("Epoch 3/3") == 1, "a finished stage was trained again"
 
 
+def test_a_line_an_epoch_tells_of_the_test_split_where_asked(tiny_run):
+    lines = re.findall(
+        r"^Epoch (\d), Test Loss: \d\.\d{4}, Test Accuracy: 0\.\d{4}$",
+        tiny_run[2],
+        re.MULTILINE,
+    )
+    assert lines == ["1", "2", "3"]
+
+
 def test_history_is_whole(interrupted):
     for stage in STAGES:
         history = json.loads((interrupted[0] / stage / "stage.json").read_text())["history"]
@@ -89,9 +133,5 @@ def test_history_is_whole(interrupted):
 
 
 def test_no_checkpoint_and_no_half_file_is_left(interrupted):
-    left = [
-        path
-        for path in interrupted[0].rglob("*")
-        if "epoch" in path.name or path.name.startswith(".writing")
-    ]
-    assert not left
+    assert not left(interrupted[0])
+    assert not list(interrupted[0].glob("*/epochs"))

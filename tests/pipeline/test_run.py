@@ -1,11 +1,14 @@
 """One small run, looked at from all sides."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.pipeline.conftest import TINY
 from tfopt import pipeline
 from tfopt.compat import keras, litert, tf
 from tfopt.config import ConfigError, RunError
@@ -20,7 +23,7 @@ def row_of(rows, name):
 
 
 def test_a_row_and_a_file_for_each_stage_and_variant(tiny_run):
-    rows, workdir = tiny_run
+    rows, workdir, _ = tiny_run
     names = [f"{row['stage']}_{row['variant']}" for row in rows]
     expected = [f"{stage}_{variant}" for stage in STAGES[:2] for variant in FLOAT]
     assert names == [*expected, "quantize_int8"]
@@ -44,7 +47,7 @@ def zeros_by_interpreter(path):
 
 @pytest.mark.parametrize("name", ["prune_float32", "prune_int8", "quantize_int8"])
 def test_zeros_of_the_report_are_in_the_file(tiny_run, name):
-    rows, workdir = tiny_run
+    rows, workdir, _ = tiny_run
     found = zeros_by_interpreter(workdir / "artifacts" / f"{name}.tflite")
     for kernel in row_of(rows, name)["kernels"]:
         assert kernel["zeros"] in found[tuple(kernel["shape"])]
@@ -59,7 +62,7 @@ def test_quantization_kept_accuracy_and_runs_in_int8(tiny_run):
 
 
 def test_report_holds_the_rows_and_what_was_asked(tiny_run, experiment):
-    rows, workdir = tiny_run
+    rows, workdir, _ = tiny_run
     report = json.loads((workdir / "report.json").read_text())
     assert report["rows"] == rows
     assert report["experiment"] == json.loads(json.dumps(experiment.to_json()))
@@ -88,17 +91,33 @@ def test_tensorboard_has_a_run_per_stage_on_one_axis(tiny_run, stage, first):
 
 
 def test_the_same_command_again_trains_nothing(tiny_run, experiment, monkeypatch):
-    rows, workdir = tiny_run
+    rows, workdir, _ = tiny_run
     monkeypatch.setattr(pipeline, "train", None)
     monkeypatch.setattr(pipeline.evaluate, "measure", None)
+    left_by_a_kill = workdir / "prune" / "epochs" / "epoch_0003"
+    left_by_a_kill.mkdir(parents=True)
     assert pipeline.run(experiment, workdir) == rows
+    assert not left_by_a_kill.parent.exists()
 
 
 def test_another_experiment_in_the_workdir_is_refused(tiny_run, experiment):
-    _, workdir = tiny_run
+    _, workdir, _ = tiny_run
     experiment.stages[1].sparsity = 0.9
     with pytest.raises(ConfigError, match=r"config.stages\[1\].sparsity is 0.8 \(here 0.9\)"):
         pipeline.run(experiment, workdir)
+
+
+def test_the_command_line_refuses_it_before_tensorflow_loads(tiny_run):
+    flags = f"--config={TINY}", f"--workdir={tiny_run[1]}", "--config.stages[1].sparsity=0.9"
+    code = (
+        "import sys; from tfopt.main import main; code = main(sys.argv[1:]); "
+        "print([name for name in sys.modules if name == 'tensorflow']); sys.exit(code)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *flags], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (2, "[]\n")
+    assert result.stderr.startswith("tfopt: workdir ") and result.stderr.count("\n") == 1
 
 
 def test_stages_train_on_the_data_in_different_orders(experiment):
@@ -140,3 +159,14 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rate(experiment, tmp_path
     )
     with pytest.raises(RunError, match=message):
         pipeline.run(experiment, tmp_path)
+
+
+def test_an_update_that_breaks_the_model_stops_before_it_is_saved(experiment, tmp_path):
+    # One step an epoch: the loss before the update is fine, only validation sees what it did.
+    experiment.batch_size = 1024
+    experiment.stages = [
+        Stage(epochs=1, learning_rate=1e38, optimizer=experiment.stages[0].optimizer)
+    ]
+    with pytest.raises(RunError, match=r"received (nan|inf) by step 1 at learning rate 1e\+38"):
+        pipeline.run(experiment, tmp_path)
+    assert not list(tmp_path.glob("train/epochs/*"))

@@ -16,7 +16,7 @@ def get_config() -> Experiment:
         batch_size=64,
         min_agreement=0.9,
         stages=[
-            Stage(epochs=3, learning_rate=0.05, optimizer=optimizer),
+            Stage(epochs=3, learning_rate=0.05, optimizer=optimizer, test_each_epoch=True),
             Prune(epochs=3, learning_rate=0.02, optimizer=optimizer, teacher=teacher),
             Quantize(epochs=3, learning_rate=0.002, optimizer=optimizer, teacher=teacher),
         ],

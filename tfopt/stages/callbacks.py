@@ -20,7 +20,13 @@ class StopAtNaN(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Look at the running loss; after a NaN it stays NaN."""
-        loss = (logs or {}).get("loss", 0.0)
+        self._look_at((logs or {}).get("loss", 0.0))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Look at the validation loss: it alone tells what the last update did."""
+        self._look_at((logs or {}).get("val_loss", 0.0))
+
+    def _look_at(self, loss: float) -> None:
         if not math.isfinite(loss):
             step = int(self.model.optimizer.iterations)
             rate = learning_rate(self.model.optimizer)
@@ -28,6 +34,22 @@ class StopAtNaN(keras.callbacks.Callback):
                 f"stage {self._stage!r}: expected a finite loss, received {loss} by step {step} "
                 f"at learning rate {rate:g}; lower the learning rate or look at the data."
             )
+
+
+class MergeRanges(keras.callbacks.Callback):
+    """Make every quantization range the union of what the replicas saw.
+
+    tfmot lets the range of the model's input grow on each replica alone, and a saved model
+    has that of the first. Must come before a callback that saves.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Merge."""
+        for weight in self.model.weights:
+            values = getattr(weight, "values", ())  # only a mirrored variable has them
+            for suffix, union in (("_min:0", tf.reduce_min), ("_max:0", tf.reduce_max)):
+                if len(values) > 1 and weight.name.endswith(suffix):
+                    weight.assign(union(tf.stack([value.read_value() for value in values]), 0))
 
 
 class Curves(keras.callbacks.Callback):

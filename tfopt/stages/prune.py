@@ -2,13 +2,14 @@
 
 import dataclasses
 import fnmatch
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tfopt.compat import keras, tfmot
 from tfopt.config import ConfigError, RunError, bounded, nearest, spec
 from tfopt.facts import Facts, sparsity
-from tfopt.stages.base import Stage
+from tfopt.stages.base import Stage, lacking
 
 # The Keras layers whose kernels tfmot masks; it leaves depthwise kernels dense.
 _PRUNED = (
@@ -81,6 +82,11 @@ class Prune(Stage):
     sparsity: float = bounded(0.8, above=0, below=1)
     growth: Any = dataclasses.field(default_factory=Polynomial)
     exclude: tuple[str, ...] = ()
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Yield what can't serve as what it was given for."""
+        yield from Stage.rules(self)
+        yield from lacking(self, growth="over")
 
     def prepare(self, model: "keras.Model", steps: int) -> "keras.Model":
         """Return `model` with a pruning wrapper around each layer that is pruned."""

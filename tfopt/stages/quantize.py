@@ -1,5 +1,6 @@
 """Quantization-aware training to 8 bit (Jacob et al. 2017) with tfmot."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from tfopt.compat import keras, tfmot
@@ -33,6 +34,14 @@ class Quantize(Stage):
                 f"stage {self.name!r}: tfmot can't quantize this model ({_first(error)}); "
                 "leave the stage out and export with Int8(), or replace the layer."
             ) from error
+
+    def callbacks(self, log_dir: Path) -> list:
+        """Return what keeps the ranges of all replicas alike."""
+        del log_dir
+        # Deferred, since it loads TensorFlow.
+        from tfopt.stages.callbacks import MergeRanges
+
+        return [MergeRanges()]
 
     def check(self, before: Facts, after: Facts) -> None:
         """Raise RunError where a kernel lost zeros that it came with."""
