@@ -70,7 +70,7 @@ def test_is_clean_and_thin(path):
     for cell in notebook.cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
-    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     defined = [
         node for node in ast.walk(ast.parse(code_of(notebook))) if isinstance(node, definitions)
     ]
