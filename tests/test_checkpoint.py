@@ -1,5 +1,6 @@
 """A damaged checkpoint is skipped, a full disk is a sentence, a half-written file never seen."""
 
+import contextlib
 import resource
 import signal
 
@@ -82,15 +83,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_text() == "old"
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk():
-    """Every file may have 4 kB, which fails as a full disk does."""
+    """Let no file grow past 4 kB, which fails as a full disk does.
+
+    Around the write alone: pytest's own output may go to a file, too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def big():
@@ -98,7 +104,7 @@ def big():
 
 
 @pytest.mark.parametrize("what", ["model", "checkpoint", "text"])
-def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path, small_disk, what):
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path, what):
     model = big()
     writes = {
         "model": lambda: save_model(model, tmp_path / "model.h5"),
@@ -106,7 +112,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(tmp_path, small_disk, w
         "text": lambda: write_atomically(tmp_path / "file", "x" * 10_000),
     }
     message = "is full: free some space and run the same command again"
-    with pytest.raises(RunError, match=message), full_disk_is_an_error(tmp_path):
+    with pytest.raises(RunError, match=message), full_disk_is_an_error(tmp_path), small_disk():
         writes[what]()
     assert not list(tmp_path.iterdir())
 
