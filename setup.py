@@ -33,6 +33,7 @@ setup(
         "matplotlib>=3.9,<4",
         "jinja2>=3.1,<4",
         "tabulate>=0.9,<1",
+        "typing_extensions>=4.1; python_version < '3.11'",
     ],
     extras_require={
         "dev": [

@@ -195,3 +195,31 @@ def test_a_workdir_that_is_a_file_is_refused_before_tensorflow_loads(tmp_path):
     assert (code, loaded) == (2, "LIGHT")
     assert "expected a folder that can be written" in err
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_edited_model_is_another_experiment_and_a_comment_is_not(config):
+    first = parse([f"--config={config}"])[0].to_json()
+    config.write_text("# a comment\n" + GOOD)
+    assert parse([f"--config={config}"])[0].to_json() == first
+    config.write_text(GOOD.replace("SmallCNN()", "lambda data: SmallCNN(units=8)(data)"))
+    edited = parse([f"--config={config}"])[0].to_json()
+    config.write_text(GOOD.replace("SmallCNN()", "lambda data: SmallCNN(units=9)(data)"))
+    assert parse([f"--config={config}"])[0].to_json() != edited
+
+
+def test_a_config_may_import_what_lies_beside_it(config):
+    config.with_name("my_own_model.py").write_text("from tfopt.models import MLP as Mine")
+    text = GOOD.replace("from tfopt.models import SmallCNN", "from my_own_model import Mine")
+    config.write_text(text.replace("SmallCNN()", "Mine()"))
+    assert type(parse([f"--config={config}"])[0].model).__name__ == "MLP"
+
+
+@pytest.mark.parametrize("flag", ["--config.name=mine", "--workdir="])
+def test_the_default_workdir_follows_the_name(flag):
+    experiment, workdir = parse([flag])
+    assert str(workdir) == f"runs/{experiment.name}"
+
+
+@pytest.mark.parametrize("name", ["artifacts", "tensorboard"])
+def test_a_stage_is_not_named_as_a_folder_of_the_workdir(name):
+    assert "config.stages[0].name: expected" in refusal(f"--config.stages[0].name={name}")

@@ -1,6 +1,8 @@
 """From the words of a command line to a validated Experiment, without TensorFlow."""
 
+import ast
 import dataclasses
+import hashlib
 import importlib.util
 import re
 import sys
@@ -25,7 +27,7 @@ def parse(arguments: list[str]) -> tuple[Experiment, Path]:
         _check_override(experiment, path, value)
     values = flags.FlagValues()
     try:
-        flags.DEFINE_string("workdir", f"runs/{experiment.name}", "", flag_values=values)
+        flags.DEFINE_string("workdir", None, "", flag_values=values)
         config_flags.DEFINE_config_dataclass(
             "config", experiment, flag_values=values, sys_argv=["tfopt", *overrides]
         )
@@ -39,7 +41,7 @@ def parse(arguments: list[str]) -> tuple[Experiment, Path]:
         raise ConfigError(f"expected flags like --config=digits, received {stray[0]!r}.")
     experiment = values.config
     experiment.validate()
-    return experiment, Path(values.workdir)
+    return experiment, Path(values.workdir or f"runs/{experiment.name}")
 
 
 def _split(arguments: list[str]) -> tuple[str, list[str]]:
@@ -75,7 +77,8 @@ def _check_override(experiment: Experiment, path: str, value: str | None) -> Non
             if not index.isdigit() or int(index) >= count:
                 raise ConfigError(f"{at}: expected an index below {count}, received {index!r}.")
             node, hint, at = node[int(index)], Any, f"{at}[{index}]"
-    if isinstance(node, list) or (hint in (Any, Callable) and not _is_plain(node)):
+    whole = hint in (Any, Callable) or Callable in typing.get_args(hint)
+    if isinstance(node, list) or (whole and not _is_plain(node)):
         one = f"{at}[0]" if isinstance(node, list) else at
         raise ConfigError(
             f"{at}: expected one field of it on the command line, as in --{one}.FIELD=VALUE; "
@@ -100,7 +103,8 @@ def _reads_as(kind: type, text: str) -> bool:
 
 def load_config(name: str) -> Experiment:
     """Return what `get_config()` of a shipped config or of a Python file returns."""
-    path = shipped_configs().get(name, Path(name))
+    shipped = shipped_configs().get(name)
+    path = shipped or Path(name).expanduser()
     if not path.is_file():
         files = [*shipped_configs(), *map(str, Path(name).parent.glob("*.py"))]
         raise ConfigError(
@@ -112,6 +116,8 @@ def load_config(name: str) -> Experiment:
         raise ConfigError(f"--config: expected a Python file, received {name!r}.")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_spec.name] = module  # dataclasses in a config look their module up
+    if not shipped and (beside := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(beside)  # a config may import a model that lies beside it
     try:
         module_spec.loader.exec_module(module)
         experiment = module.get_config()
@@ -122,6 +128,9 @@ def load_config(name: str) -> Experiment:
         raise ConfigError(
             f"--config={name}: expected get_config() to return an Experiment, received {received}."
         )
+    if not shipped:
+        code = ast.dump(ast.parse(path.read_text()))  # without comments, which change nothing
+        experiment.source = hashlib.sha256(code.encode()).hexdigest()[:16]
     return experiment
 
 

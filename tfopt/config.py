@@ -7,6 +7,7 @@ tree after both.
 
 import dataclasses
 import difflib
+import functools
 import math
 import sys
 import types
@@ -19,6 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import dataclass_transform
 
+_FOLDERS = ("artifacts", "tensorboard")
 STRATEGIES = ("auto", "cpu", "mirrored", "tpu")
 _Class = TypeVar("_Class", bound=type)
 
@@ -83,7 +85,9 @@ class Experiment:
     (empty: the sensible ones for the stage). `batch_size` is global over all `replicas`
     (0: as many as there are). `min_agreement` is the share of test examples on which an
     artifact must predict the class that its Keras model predicts. `deterministic` turns
-    TensorFlow's op determinism on, at a cost in speed.
+    TensorFlow's op determinism on, at a cost in speed. `source` is a
+    hash of the code of a config file of your own, which the command line sets: a function has no
+    fields to compare, and an edited model is another experiment.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Experiment:
     seed: int = bounded(0, least=0)
     min_agreement: float = bounded(0.95, least=0, most=1)
     deterministic: bool = False
+    source: str = ""
 
     def validate(self) -> None:
         """Raise ConfigError for the first field that is of the wrong type or impossible."""
@@ -137,10 +142,11 @@ class Experiment:
         for index, stage in enumerate(self.stages):
             at = f"config.stages[{index}]"
             names = [other.name for other in earlier]
-            if not stage.name.isidentifier() or stage.name in names:
+            taken = [*names, *_FOLDERS]
+            if not stage.name.isidentifier() or stage.name in taken:
                 raise ConfigError(
                     f"{at}.name: expected a name of letters, digits and _ that no other stage "
-                    f"has, received {stage.name!r}."
+                    f"and no folder of the workdir has, received {stage.name!r}."
                 )
             if stage.teacher is not None and stage.teacher.stage not in names:
                 raise ConfigError(
@@ -230,9 +236,11 @@ def _plain(value: Any) -> Any:
         return {"type": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    if isinstance(value, functools.partial):
+        parts = {"function": value.func, "arguments": value.args, **value.keywords}
+        return {"type": "functools.partial", **{k: _plain(v) for k, v in parts.items()}}
     if isinstance(value, (str, int, float, type(None))):
         return value
     # Not its repr, which may hold an address: two runs of one config must be equal.
-    return {"type": f"{type(value).__module__}.{type(value).__qualname__}"}
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return {"type": f"{named.__module__}.{named.__qualname__}"}

@@ -87,7 +87,9 @@ def measure(
     if same.mean() < min_agreement:
         raise ArtifactError(
             f"artifact {artifact.name!r}: expected agreement with the Keras model of at least "
-            f"{min_agreement:.1%}, measured {same.mean():.1%}; {_parting(artifact, model, test)}"
+            f"{min_agreement:.1%}, measured {same.mean():.1%}; "
+            f"{_parting(artifact, model, test)} Repair that layer, or lower "
+            "config.min_agreement: the same command goes on without training again."
         )
     graph = flatbuffer.read(artifact.content)
     kernels, stayed = graph.kernels(), graph.with_precision("float")

@@ -5,6 +5,7 @@ import logging
 import os
 import pkgutil
 import sys
+from pathlib import Path
 from typing import Any
 
 from tfopt import tools
@@ -19,7 +20,7 @@ Make a Keras model small and fast, and prove what is exported.
 
   --config    a shipped experiment or a Python file with get_config(); default: digits
               shipped: {configs}
-  --config.*  one field of it, as in --config.stages[1].sparsity=0.9
+  --config.*  one field of it, as in '--config.stages[1].sparsity=0.9'
   --workdir   the folder for checkpoints, artifacts and the report; the same command again
               goes on where it stopped; default: runs/NAME
 
@@ -59,7 +60,8 @@ def _run(arguments: list[str]) -> int:
     print(f"\n{report.table(rows)}\n")
     print(f"report       {workdir / 'report.md'}")
     print(f"artifacts    {workdir / 'artifacts'}")
-    print(f"TensorBoard  tensorboard --logdir={workdir / 'tensorboard'}")
+    program = Path(sys.executable).with_name("tensorboard")  # it need not be on the PATH
+    print(f"TensorBoard  {program} --logdir={workdir / 'tensorboard'}")
     return 0
 
 

@@ -63,9 +63,11 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
 
 def _check_workdir(workdir: Path, experiment: Experiment) -> None:
     """Raise ConfigError where `workdir` can't be used or holds another experiment."""
-    path, mine = workdir / _IDENTITY, experiment.to_json()
+    path, mine = workdir / _IDENTITY, json.loads(json.dumps(experiment.to_json()))
     if path.exists():
-        differing = _difference(json.loads(path.read_text()), json.loads(json.dumps(mine)))
+        # A limit changes no training: who missed it may lower it and go on.
+        theirs = {**json.loads(path.read_text()), "min_agreement": experiment.min_agreement}
+        differing = _difference(theirs, mine)
         if differing:
             name, theirs, ours = differing
             raise ConfigError(
@@ -162,7 +164,9 @@ class _Run:
         """Export the stage's model in every variant and measure the bytes, once."""
         path = self.workdir / stage.name / "rows.json"
         if path.exists():
-            return json.loads(path.read_text())
+            rows = json.loads(path.read_text())
+            if all(row["agreement"] >= self.experiment.min_agreement for row in rows):
+                return rows
         model = self._load(stage.name)
         reference = evaluate.logits(model, self.splits.test)
         variants = self.experiment.variants or export.sensible(is_quantized(model))

@@ -72,6 +72,6 @@ def _tpu(found: bool) -> "tf.distribute.Strategy":
     except (ValueError, RuntimeError, tf.errors.OpError) as error:
         raise ConfigError(
             f"config.strategy: expected a TPU for 'tpu', received none ({error}); "
-            "use 'auto', or see the README on TPU runtimes."
+            "use 'auto', or see colab/tfopt_quickstart.ipynb for what a TPU runtime needs."
         ) from error
     return tf.distribute.TPUStrategy(resolver)

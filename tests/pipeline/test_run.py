@@ -1,6 +1,7 @@
 """One small run, looked at from all sides."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -170,3 +171,17 @@ def test_an_update_that_breaks_the_model_stops_before_it_is_saved(experiment, tm
     with pytest.raises(RunError, match=r"received (nan|inf) by step 1 at learning rate 1e\+38"):
         pipeline.run(experiment, tmp_path)
     assert not list(tmp_path.glob("train/epochs/*"))
+
+
+def test_a_lower_limit_goes_on_and_a_missed_one_is_measured_again(
+    tiny_run, experiment, tmp_path, monkeypatch
+):
+    workdir = shutil.copytree(tiny_run[1], tmp_path / "run")
+    monkeypatch.setattr(pipeline, "train", None)
+    experiment.min_agreement = 0.6
+    assert pipeline.run(experiment, workdir) == tiny_run[0]
+    rows = json.loads((workdir / "quantize" / "rows.json").read_text())
+    rows[0]["agreement"] = 0.5
+    (workdir / "quantize" / "rows.json").write_text(json.dumps(rows))
+    again = pipeline.run(experiment, workdir)
+    assert [row["agreement"] for row in again] == [row["agreement"] for row in tiny_run[0]]

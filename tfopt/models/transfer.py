@@ -45,7 +45,7 @@ class ResNet50Transfer:
         return blocks.classify(inputs, x, spec, "resnet50_transfer")
 
     def _body(self, inputs: object) -> "keras.Model":
-        weights: Any = None if self.weights == "none" else self.weights
+        weights: Any = None if self.weights == "none" else str(Path(self.weights).expanduser())
         try:
             body = keras.applications.ResNet50(
                 include_top=False, weights=weights, input_tensor=inputs
@@ -72,7 +72,7 @@ class ResNet50Transfer:
 
 
 def _is_h5(path: str) -> bool:
-    return Path(path).suffix == ".h5" and Path(path).is_file()
+    return Path(path).suffix == ".h5" and Path(path).expanduser().is_file()
 
 
 def _take_rgb(body: "keras.Model") -> None:
