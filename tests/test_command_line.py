@@ -1,11 +1,10 @@
 """Bad input: one sentence with the nearest right name, exit code 2, before TensorFlow loads."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from tests.answered import answered
 from tfopt.command_line import parse
 from tfopt.config import ConfigError
 
@@ -150,18 +149,6 @@ def test_overrides_reach_every_depth(config):
 def test_no_flag_at_all_means_the_digits_run():
     experiment, workdir = parse([])
     assert (experiment.name, str(workdir)) == ("digits", "runs/digits")
-
-
-def answered(*arguments):
-    """Run main in a process of its own; return exit code, stdout, stderr, and what it loaded."""
-    code = (
-        "import sys; from tfopt.main import main; code = main(sys.argv[1:]); "
-        "print('LOADED' if 'tensorflow' in sys.modules else 'LIGHT'); sys.exit(code)"
-    )
-    command = [sys.executable, "-c", code, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    *lines, loaded = result.stdout.splitlines()
-    return result.returncode, "\n".join(lines), result.stderr, loaded
 
 
 def test_help_lists_configs_and_tools_without_tensorflow():

@@ -76,6 +76,11 @@ def bounded(
     return dataclasses.field(default=default, metadata={"bounds": stated})
 
 
+def having(method: str, default: Callable) -> Any:
+    """Declare a field whose value `validate` holds to having `method`; `default` makes one."""
+    return dataclasses.field(default_factory=default, metadata={"method": method})
+
+
 @spec
 class Experiment:
     """All of one run: what to train on, what to make of it, and how to prove the result.
@@ -85,9 +90,9 @@ class Experiment:
     (empty: the sensible ones for the stage). `batch_size` is global over all `replicas`
     (0: as many as there are). `min_agreement` is the share of test examples on which an
     artifact must predict the class that its Keras model predicts. `deterministic` turns
-    TensorFlow's op determinism on, at a cost in speed. `source` is a
-    hash of the code of a config file of your own, which the command line sets: a function has no
-    fields to compare, and an edited model is another experiment.
+    TensorFlow's op determinism on, at a cost in speed. `source` is a hash of the code of a
+    config file of your own, which the command line sets: a function has no fields to compare,
+    and an edited model is another experiment.
     """
 
     name: str
@@ -117,6 +122,8 @@ class Experiment:
                 f"received {self.strategy!r}; {hint}"
             )
         self.check_replicas(self.replicas or 1)
+        self._check_items("stages", "prepare")
+        self._check_items("variants", "convert")
         self._check_stages()
 
     def check_replicas(self, replicas: int) -> None:
@@ -128,16 +135,17 @@ class Experiment:
                 f"received {self.batch_size}; the nearest is {fits}."
             )
 
+    def _check_items(self, name: str, method: str) -> None:
+        for index, item in enumerate(getattr(self, name)):
+            if not callable(getattr(item, method, None)):
+                raise ConfigError(
+                    f"config.{name}[{index}]: expected an object with {method}(), "
+                    f"received {item!r}."
+                )
+
     def _check_stages(self) -> None:
         if not self.stages:
             raise ConfigError("config.stages: expected at least one stage, received none.")
-        for name, method in (("stages", "prepare"), ("variants", "convert")):
-            for index, item in enumerate(getattr(self, name)):
-                if not callable(getattr(item, method, None)):
-                    raise ConfigError(
-                        f"config.{name}[{index}]: expected an object with {method}(), "
-                        f"received {item!r}."
-                    )
         earlier: list = []
         for index, stage in enumerate(self.stages):
             at = f"config.stages[{index}]"
@@ -179,6 +187,9 @@ def _check_tree(node: Any, at: str) -> None:
         value, where = getattr(node, field.name), f"{at}.{field.name}"
         if not _fits(value, hints[field.name]):
             raise ConfigError(f"{where}: expected {words(hints[field.name])}, received {value!r}.")
+        method = field.metadata.get("method")
+        if method and not callable(getattr(value, method, None)):
+            raise ConfigError(f"{where}: expected an object with {method}(), received {value!r}.")
         stated = field.metadata.get("bounds", [])
         if not all(test(value) for _, test in stated):
             limits = " and ".join(limit for limit, _ in stated)

@@ -63,7 +63,7 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
 
 def _check_workdir(workdir: Path, experiment: Experiment) -> None:
     """Raise ConfigError where `workdir` can't be used or holds another experiment."""
-    path, mine = workdir / _IDENTITY, json.loads(json.dumps(experiment.to_json()))
+    path, mine = workdir / _IDENTITY, experiment.to_json()
     if path.exists():
         # A limit changes no training: who missed it may lower it and go on.
         theirs = {**json.loads(path.read_text()), "min_agreement": experiment.min_agreement}

@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.answered import answered
 from tests.pipeline.conftest import TINY
 from tfopt import pipeline
 from tfopt.compat import keras, litert, tf
@@ -110,15 +109,10 @@ def test_another_experiment_in_the_workdir_is_refused(tiny_run, experiment):
 
 def test_the_command_line_refuses_it_before_tensorflow_loads(tiny_run):
     flags = f"--config={TINY}", f"--workdir={tiny_run[1]}", "--config.stages[1].sparsity=0.9"
-    code = (
-        "import sys; from tfopt.main import main; code = main(sys.argv[1:]); "
-        "print([name for name in sys.modules if name == 'tensorflow']); sys.exit(code)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code, *flags], capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stdout) == (2, "[]\n")
-    assert result.stderr.startswith("tfopt: workdir ") and result.stderr.count("\n") == 1
+    code, out, err, loaded = answered(*flags)
+    assert (code, out, loaded) == (2, "", "LIGHT")
+    assert err.startswith("tfopt: workdir ")
+    assert err.count("\n") == 1
 
 
 def test_stages_train_on_the_data_in_different_orders(experiment):

@@ -1,15 +1,13 @@
 """Magnitude pruning (Zhu and Gupta 2017) with tfmot, in shares of the stage."""
 
-import dataclasses
 import fnmatch
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tfopt.compat import keras, tfmot
-from tfopt.config import ConfigError, RunError, bounded, nearest, spec
+from tfopt.config import ConfigError, RunError, bounded, having, nearest, spec
 from tfopt.facts import Facts, sparsity
-from tfopt.stages.base import Stage, lacking
+from tfopt.stages.base import Stage
 
 # The Keras layers whose kernels tfmot masks; it leaves depthwise kernels dense.
 _PRUNED = (
@@ -80,13 +78,8 @@ class Prune(Stage):
 
     name: str = "prune"
     sparsity: float = bounded(0.8, above=0, below=1)
-    growth: Any = dataclasses.field(default_factory=Polynomial)
+    growth: Any = having("over", Polynomial)
     exclude: tuple[str, ...] = ()
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """Yield what can't serve as what it was given for."""
-        yield from Stage.rules(self)
-        yield from lacking(self, growth="over")
 
     def prepare(self, model: "keras.Model", steps: int) -> "keras.Model":
         """Return `model` with a pruning wrapper around each layer that is pruned."""
