@@ -28,13 +28,15 @@ def test_counts_what_can_be_counted_by_hand():
         ("logits", 0, 40),
     ]
     assert facts.sparsity == 27 / 184
+    assert facts.kernels[0].distinct == 2
+    assert [k.channel_size for k in facts.kernels] == [27, 9, 4]
 
 
 @pytest.mark.parametrize("stage", [Prune(), Quantize()])
 def test_wrappers_change_no_fact(stage):
     made = model()
     before = measure(made)
-    prepared = stage.prepare(made, 10)
+    prepared = stage.prepare(made, 10, None)
     assert is_quantized(prepared) == stage.quantizes
     assert measure(prepared) == before
     assert kernel_variables(prepared).keys() == kernel_variables(made).keys()

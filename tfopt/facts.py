@@ -17,17 +17,27 @@ _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """One weight matrix of a layer, whatever wrapper the layer is in."""
+    """One weight matrix of a layer, whatever wrapper the layer is in.
+
+    `distinct` is the largest number of distinct values in one output channel.
+    """
 
     layer: str
     layer_type: str
+    name: str
     shape: tuple[int, ...]
     zeros: int
+    distinct: int
 
     @property
     def size(self) -> int:
         """The number of weights."""
         return math.prod(self.shape)
+
+    @property
+    def channel_size(self) -> int:
+        """The number of weights of one output channel."""
+        return self.size // _channel_count(self.shape, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +79,22 @@ def measure(model: "keras.Model") -> Facts:
                 kernel = Kernel(
                     layer=getattr(layer, "layer", layer).name,
                     layer_type=type(getattr(layer, "layer", layer)).__name__,
+                    name=_name(weight),
                     shape=values.shape,
                     zeros=int(values.size - np.count_nonzero(values)),
+                    distinct=_distinct(channels(values, _name(weight))),
                 )
                 kernels.append(kernel)
                 macs += _macs(kernel, layer.output_shape)
     return Facts(kernels=tuple(kernels), params=params, macs=macs)
+
+
+def channels(kernel: np.ndarray, name: str) -> np.ndarray:
+    """Return `kernel` as (weights of a channel, output channels).
+
+    `name` is the weight's own, such as "depthwise_kernel", or a path that ends in it.
+    """
+    return kernel.reshape(-1, _channel_count(kernel.shape, name.split("/")[-1]))
 
 
 def is_quantized(model: "keras.Model") -> bool:
@@ -106,6 +126,15 @@ def _plain_layers(model: "keras.Model") -> Iterator[tuple[Any, list]]:
         # What tfmot puts behind the input to simulate its rounding.
         if own and type(layer).__name__ != "QuantizeLayer":
             yield layer, list(own.values())
+
+
+def _channel_count(shape: tuple[int, ...], name: str) -> int:
+    # A depthwise kernel makes each of its (channel, multiplier) pairs on its own.
+    return math.prod(shape[-2:] if name == "depthwise_kernel" else shape[-1:])
+
+
+def _distinct(by_channel: np.ndarray) -> int:
+    return int((np.diff(np.sort(by_channel, 0), axis=0) != 0).sum(0).max(initial=0)) + 1
 
 
 def _name(weight: Any) -> str:

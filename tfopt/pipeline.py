@@ -22,6 +22,7 @@ from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, Experiment
 from tfopt.facts import is_quantized, measure
 from tfopt.stages import Stage
+from tfopt.stages.hold import check_held
 from tfopt.stages.train import train
 from tfopt.strategy import choose
 
@@ -131,7 +132,7 @@ class _Run:
             )
         model = _reloaded(model)
         for stage in self.experiment.stages:
-            model = stage.finish(stage.prepare(model, self._steps(stage)))
+            model = stage.finish(stage.prepare(model, self._steps(stage), self.splits.samples))
 
     def train(self, index: int, stage: Stage) -> None:
         """Train one stage, check what it delivered, and save its model."""
@@ -143,19 +144,22 @@ class _Run:
         with self.strategy.scope():
             model = self._load(earlier[-1].name) if earlier else self._build()
             before = measure(model)
-            prepared = stage.prepare(model, self._steps(stage))
+            prepared = stage.prepare(model, self._steps(stage), self.splits.samples)
             history = train(
                 stage,
                 prepared,
                 self._load(stage.teacher.stage) if stage.teacher else None,
                 self.splits,
                 first_epoch=sum(other.epochs for other in earlier),
+                holds=bool(earlier),
                 log_dir=self.workdir / "tensorboard" / stage.name,
                 checkpoint_dir=folder / "epochs",
             )
             finished = stage.finish(prepared)
         after = measure(finished)
         stage.check(before, after)
+        if earlier:
+            check_held(stage.name, before, after)
         save_model(finished, folder / "model.h5")
         facts = {"before": before.to_json(), "after": after.to_json(), "history": history}
         write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
@@ -191,7 +195,7 @@ class _Run:
     def _representative(self, count: int) -> np.ndarray:
         """Return at least `count` normalised examples of the training split, if it has them."""
         wanted = min(math.ceil(count / self.splits.batch_size), self.splits.steps_per_epoch)
-        batches = self.splits.train(0).take(wanted)
+        batches = self.splits.samples.take(wanted)
         return np.concatenate([examples.numpy() for examples, _ in batches])
 
     def _build(self) -> "keras.Model":

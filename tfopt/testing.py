@@ -16,6 +16,7 @@ from tfopt.compat import keras
 from tfopt.data import Spec, Splits, from_arrays
 from tfopt.facts import measure
 from tfopt.stages import AtOnce, Prune, Quantize, Stage
+from tfopt.stages.hold import check_held
 from tfopt.stages.train import train
 
 _SPEC = Spec(shape=(8, 8, 1), class_names=("a", "b", "c", "d"), train_size=16)
@@ -91,7 +92,7 @@ def check_stage(
     keras.utils.set_random_seed(0)
     splits, model = _made_up(spec), model or _small(spec)
     before = measure(model)
-    prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch)
+    prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     teacher = _small(spec) if stage.teacher else None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -101,11 +102,13 @@ def check_stage(
             teacher,
             splits,
             first_epoch=0,
+            holds=True,
             log_dir=path / "log",
             checkpoint_dir=path / "epochs",
         )
         finished = stage.finish(prepared)
         stage.check(before, measure(finished))
+        check_held(stage.name, before, measure(finished))
         save_model(finished, path / "model.h5")
         loaded = load_model(path / "model.h5")
     reference = evaluate.logits(finished, splits.test)

@@ -99,12 +99,12 @@ def plain(splits: Splits, arrays: tuple, epochs: int, autotune: bool) -> list[fl
 def ours(stage: Stage, splits: Splits) -> list[float]:
     model = ResNet(depth=8)(splits.spec)
     teacher = ResNet(depth=8)(splits.spec) if stage.teacher else None
-    prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch)
+    prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         train(
             stage, prepared, teacher, splits,
-            first_epoch=0, log_dir=path / "log", checkpoint_dir=path / "epochs",
+            first_epoch=0, holds=False, log_dir=path / "log", checkpoint_dir=path / "epochs",
         )  # fmt: skip
     return stage.clock.times
 

@@ -35,7 +35,7 @@ def test_the_last_update_of_the_masks_reaches_the_target_within_the_stage(growth
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
 def test_tfmot_updates_its_masks_by_that_count_of_steps(growth, steps):
     stage = Prune(sparsity=0.75, growth=growth, exclude=("stem",))
-    pruned = stage.prepare(model(), steps)
+    pruned = stage.prepare(model(), steps, None)
     pruned.compile("sgd")
     (counter,) = stage.callbacks(Path())
     counter.set_model(pruned)
@@ -77,12 +77,21 @@ def model():
 )
 def test_an_exclusion_that_makes_no_sense_is_refused(exclude, message):
     with pytest.raises(ConfigError, match=message):
-        Prune(exclude=exclude).prepare(model(), 10)
+        Prune(exclude=exclude).prepare(model(), 10, None)
 
 
 def facts(zeros):
-    kernel = Kernel(layer="conv", layer_type="Conv2D", shape=(10, 10), zeros=zeros)
-    depthwise = Kernel(layer="dw", layer_type="DepthwiseConv2D", shape=(3, 3), zeros=0)
+    kernel = Kernel(
+        layer="conv", layer_type="Conv2D", name="kernel", shape=(10, 10), zeros=zeros, distinct=9
+    )
+    depthwise = Kernel(
+        layer="dw",
+        layer_type="DepthwiseConv2D",
+        name="depthwise_kernel",
+        shape=(3, 3),
+        zeros=0,
+        distinct=9,
+    )
     return Facts(kernels=(kernel, depthwise), params=109, macs=0)
 
 

@@ -61,6 +61,7 @@ def from_arrays(
         train=lambda first_epoch: ready["train"].endless(first_epoch, seed, augment),
         validation=ready["validation"].finite(),
         test=ready["test"].finite(),
+        samples=ready["train"].endless(0, seed, None).take(train_size // batch_size),
         spec=Spec(
             shape=rows.shape[1:],
             class_names=tuple(class_names),

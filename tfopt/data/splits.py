@@ -36,12 +36,14 @@ class Splits:
     number alone, with the incomplete last batch of an epoch dropped. `validation` and `test`
     are finite streams of (examples, labels, weights); the last batch is filled up with
     examples of weight 0, and the others weigh so much that Keras's mean over all rows is the
-    exact mean over the real ones. Examples are float32, labels int32.
+    exact mean over the real ones. `samples` is one epoch of (examples, labels) of the train
+    split, shuffled and not augmented, for measuring. Examples are float32, labels int32.
     """
 
     train: Callable[[int], "tf.data.Dataset"]
     validation: "tf.data.Dataset"
     test: "tf.data.Dataset"
+    samples: "tf.data.Dataset"
     spec: Spec
     batch_size: int
 

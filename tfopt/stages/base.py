@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tfopt.compat import keras
+from tfopt.compat import keras, tf
 from tfopt.config import bounded, having, spec
 from tfopt.facts import Facts
 from tfopt.stages.distill import Teacher
@@ -15,13 +15,13 @@ class Stage:
     """Plain training, and the hooks by which other stages differ from it.
 
     `learning_rate` is the peak of `schedule`. `test_each_epoch` prints the loss and the
-    accuracy on the test split after every epoch.
+    accuracy on the test split after every epoch. A stage of 0 epochs only rewrites the model.
     """
 
     quantizes: ClassVar[bool] = False
 
     name: str = "train"
-    epochs: int = bounded(1, least=1)
+    epochs: int = bounded(1, least=0)
     learning_rate: float = bounded(1e-3, above=0)
     schedule: Any = having("over", Constant)
     optimizer: Any = having("build", Adam)
@@ -29,9 +29,15 @@ class Stage:
     teacher: Teacher | None = None
     test_each_epoch: bool = False
 
-    def prepare(self, model: "keras.Model", steps: int) -> "keras.Model":
-        """Return `model` rewritten for training over `steps` steps in all."""
-        del steps
+    def prepare(
+        self, model: "keras.Model", steps: int, samples: "tf.data.Dataset"
+    ) -> "keras.Model":
+        """Return `model` rewritten for training over `steps` steps in all.
+
+        `samples` yields (examples, labels), batches of the train split without augmentation
+        in a shuffled order, for whatever must be measured before the first step.
+        """
+        del steps, samples
         return model
 
     def callbacks(self, log_dir: Path) -> list:

@@ -81,8 +81,9 @@ class Prune(Stage):
     growth: Any = having("over", Polynomial)
     exclude: tuple[str, ...] = ()
 
-    def prepare(self, model: "keras.Model", steps: int) -> "keras.Model":
+    def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return `model` with a pruning wrapper around each layer that is pruned."""
+        del samples
         names = [layer.name for layer in model.layers]
         for pattern in self.exclude:
             if not fnmatch.filter(names, pattern):

@@ -4,12 +4,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tfopt.compat import keras, tfmot
-from tfopt.config import ConfigError, RunError, spec
-from tfopt.facts import Facts, measure
+from tfopt.config import ConfigError, spec
+from tfopt.facts import measure
 from tfopt.stages.base import Stage
-
-# A dense float kernel has next to no exact zeros; more than this share was put there.
-_SPARSE = 0.02
+from tfopt.stages.hold import is_sparse
 
 
 @spec
@@ -23,9 +21,9 @@ class Quantize(Stage):
 
     name: str = "quantize"
 
-    def prepare(self, model: "keras.Model", steps: int) -> "keras.Model":
+    def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return a quantization-aware copy of `model`."""
-        del steps
+        del steps, samples
         annotated = tfmot.quantization.keras.quantize_annotate_model(model)
         try:
             return tfmot.quantization.keras.quantize_apply(annotated, _scheme(model))
@@ -43,19 +41,9 @@ class Quantize(Stage):
 
         return [MergeRanges()]
 
-    def check(self, before: Facts, after: Facts) -> None:
-        """Raise RunError where a kernel lost zeros that it came with."""
-        kept = {kernel.layer: kernel.zeros for kernel in after.kernels}
-        for kernel in before.kernels:
-            if kernel.zeros > _SPARSE * kernel.size and kept.get(kernel.layer, 0) < kernel.zeros:
-                raise RunError(
-                    f"stage {self.name!r}: expected the {kernel.zeros:,} zeros of layer "
-                    f"{kernel.layer!r} to stay, measured {kept.get(kernel.layer, 0):,}."
-                )
-
 
 def _scheme(model: "keras.Model") -> Any:
-    sparse = any(kernel.zeros > _SPARSE * kernel.size for kernel in measure(model).kernels)
+    sparse = any(is_sparse(kernel.zeros, kernel.size) for kernel in measure(model).kernels)
     if sparse:
         return tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
     return tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme()

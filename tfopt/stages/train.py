@@ -7,6 +7,7 @@ from typing import Any
 from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
 from tfopt.stages.base import Stage
+from tfopt.stages.hold import hold
 
 # Python works between two executions (progress bar, callbacks), the devices during one.
 _STEPS_PER_EXECUTION = 16
@@ -19,6 +20,7 @@ def train(
     splits: Any,
     *,
     first_epoch: int,
+    holds: bool,
     log_dir: Path,
     checkpoint_dir: Path,
 ) -> list[dict]:
@@ -26,12 +28,18 @@ def train(
 
     Must run in the strategy's scope. Goes on after the last epoch that `checkpoint_dir` holds.
     `first_epoch` counts the epochs of the stages before, so that no two stages see the data
-    in the same order. Raises RunError when the loss is not finite.
+    in the same order. `holds` keeps the zeros and the shared values that `model` comes with; a
+    model that no stage has trained has none but those of its initializers. Raises RunError
+    when the loss is not finite.
     """
+    if not stage.epochs:
+        return []
     # Deferred, since callbacks are subclasses of Keras's: configs must not load TensorFlow.
     from tfopt.stages import callbacks
 
     _synchronise_statistics(model)
+    if holds:
+        hold(model)
     fitted = stage.teacher.attach(model, teacher) if stage.teacher else model
     steps = splits.steps_per_epoch
     compile_model(stage, fitted, model.trainable_variables, steps)

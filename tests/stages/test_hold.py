@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from tfopt.compat import keras
+from tfopt.config import RunError
+from tfopt.facts import Facts, Kernel, measure
+from tfopt.stages import Quantize, Stage
+from tfopt.stages.hold import check_held
+from tfopt.testing import check_stage
+
+
+def compressed(sparse, levels):
+    """Return a small model whose kernels have zeros and few values in each channel."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 1), name="input")
+    x = keras.layers.Conv2D(8, 3, use_bias=False, name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.ReLU(name="relu")(x)
+    x = keras.layers.Conv2D(8, 3, name="conv2")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+    rng = np.random.default_rng(0)
+    for name in ("conv", "conv2"):
+        kernel = model.get_layer(name).kernel
+        values = kernel.numpy()
+        if levels:
+            values = np.sign(values) * rng.choice(levels, values.shape)
+        kernel.assign(values * (rng.random(values.shape) > sparse))
+    return model
+
+
+@pytest.mark.parametrize("stage", [Stage(epochs=2), Quantize(epochs=2)])
+@pytest.mark.parametrize(("sparse", "levels"), [(0.6, ()), (0.0, (0.1, 0.3)), (0.5, (0.1, 0.3))])
+def test_training_goes_on_and_keeps_zeros_and_shared_values(stage, sparse, levels):
+    model = compressed(sparse, levels)
+    before, weights = measure(model), model.get_layer("conv2").kernel.numpy()
+    trained = check_stage(stage, model)
+    assert [k.zeros for k in measure(trained).kernels] == [k.zeros for k in before.kernels]
+    if levels:
+        assert all(k.distinct <= 5 for k in measure(trained).kernels[:2])
+    moved = next(w.numpy() for w in trained.weights if "conv2/kernel" in w.name)
+    assert not np.array_equal(moved, weights)
+
+
+def facts(zeros, distinct=100):
+    kernel = Kernel(
+        layer="conv",
+        layer_type="Conv2D",
+        name="kernel",
+        shape=(100, 10),
+        zeros=zeros,
+        distinct=distinct,
+    )
+    return Facts(kernels=(kernel,), params=100, macs=0)
+
+
+def test_raises_with_both_numbers_where_something_was_lost():
+    check_held("fit", facts(800), facts(800))
+    check_held("fit", facts(10), facts(0))  # chance, and no sparsity
+    with pytest.raises(RunError, match="the 800 zeros of layer 'conv' to stay, measured 799"):
+        check_held("fit", facts(800), facts(799))
+    with pytest.raises(RunError, match="16 distinct values per channel of layer .* measured 17"):
+        check_held("fit", facts(0, 16), facts(0, 17))

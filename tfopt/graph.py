@@ -1,0 +1,103 @@
+"""A functional Keras model as the graph that it is: rebuild it with other layers.
+
+Keras's own `clone_model` can exchange a layer for a layer only; here it may become any
+function of the same arguments, operators such as `x + y` or `x[:, 0]` are kept, and models
+inside the model are flattened.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from tfopt.compat import keras, tf
+
+
+def copied(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+    """Return an unbuilt layer of the same configuration and name."""
+    return type(layer).from_config(layer.get_config())
+
+
+def rebuilt(model: "keras.Model", replace: Callable = copied) -> "keras.Model":
+    """Return a flat copy of the functional `model`, with other layers where `replace` says so.
+
+    `replace(layer)` is asked once for each layer, shared ones as well, and returns what is
+    called in its place with the same arguments: a layer, or a function that calls several or
+    none. A layer that comes back with weights of the same shapes gets those of the original.
+    """
+    functional: Any = model
+    inputs = [
+        _input_like(tensor, name)
+        for tensor, name in zip(functional.inputs, functional.input_names, strict=True)
+    ]
+    copies: dict[int, tuple[Any, Any]] = {}
+
+    def stand_in(layer: Any) -> Any:
+        if id(layer) not in copies:
+            copies[id(layer)] = layer, replace(layer)
+        return copies[id(layer)][1]
+
+    outputs = _called(model, inputs, stand_in)
+    made = keras.Model(
+        tf.nest.pack_sequence_as(functional._nested_inputs, inputs), outputs, name=model.name
+    )
+    for original, copy in copies.values():
+        if isinstance(copy, keras.layers.Layer) and _shapes(copy) == _shapes(original):
+            copy.set_weights(original.get_weights())
+    return made
+
+
+def consumers(model: "keras.Model") -> dict[str, list]:
+    """Return by a layer's name the layers that take its outputs, in the order of computation."""
+    found = defaultdict(list)
+    for node in _nodes(model):
+        for layer, *_ in node.iterate_inbound():
+            found[layer.name].append(node.layer)
+    return {layer.name: found[layer.name] for layer in model.layers}
+
+
+def producers(model: "keras.Model") -> dict[str, list]:
+    """Return by a layer's name the layers whose outputs it takes, in the order of its arguments."""
+    found = defaultdict(list)
+    for node in _nodes(model):
+        found[node.layer.name] += [layer for layer, *_ in node.iterate_inbound()]
+    return {layer.name: found[layer.name] for layer in model.layers}
+
+
+def _input_like(tensor: Any, name: str) -> Any:
+    return keras.Input(tensor.shape[1:], batch_size=tensor.shape[0], dtype=tensor.dtype, name=name)
+
+
+def _nodes(model: Any) -> list:
+    """Return the calls of layers of which `model` is made, inputs left out, in order."""
+    by_depth = model._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [node for node in nodes if not node.is_input]
+
+
+def _called(model: Any, inputs: list, stand_in: Callable) -> Any:
+    """Return the outputs of `model` on `inputs`, with `stand_in(layer)` called for each layer."""
+    computed = {str(id(x)): _Tensor(y) for x, y in zip(model.inputs, inputs, strict=True)}
+    for node in _nodes(model):
+        args, kwargs = node.map_arguments(computed)
+        if isinstance(node.layer, keras.Model):
+            outputs = _called(node.layer, tf.nest.flatten(args), stand_in)
+        else:
+            outputs = stand_in(node.layer)(*args, **kwargs)
+        for name, output in zip(node.flat_output_ids, tf.nest.flatten(outputs), strict=True):
+            computed[name] = _Tensor(output)
+    outputs = [computed[str(id(x))].pop() for x in model.outputs]
+    return tf.nest.pack_sequence_as(model._nested_outputs, outputs)
+
+
+class _Tensor(tuple):
+    """What `Node.map_arguments` expects: it pops a tensor each time that one is used."""
+
+    def __new__(cls, tensor: Any) -> "_Tensor":
+        return super().__new__(cls, (tensor,))
+
+    def pop(self) -> Any:
+        return self[0]
+
+
+def _shapes(layer: Any) -> list[tuple]:
+    return [tuple(weight.shape) for weight in layer.weights]
