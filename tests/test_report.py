@@ -42,6 +42,27 @@ def row(stage, variant, **changes):
 ROWS = [row("train", "float32", bytes=1_318_424), row("prune", "int8"), row("prune", "float16")]
 EXPERIMENT = {"type": "tfopt.config.Experiment", "name": "digits <1>", "batch_size": 32}
 
+FACTS = {
+    "kernels": [
+        {
+            "layer": "conv",
+            "layer_type": "Conv2D",
+            "name": "kernel",
+            "shape": [3, 3, 4, 8],
+            "zeros": 0,
+            "distinct": 36,
+        }
+    ],
+    "params": 296,
+    "macs": 18_432,
+    "sparsity": 0.0,
+}
+PRUNED = {**FACTS, "kernels": [{**FACTS["kernels"][0], "zeros": 216, "distinct": 10}]}
+STAGES = [
+    {"name": "train", "seconds": 12.3, "before": FACTS, "after": FACTS, "history": []},
+    {"name": "prune", "seconds": 4.0, "before": FACTS, "after": PRUNED, "history": []},
+]
+
 DATA = {
     "shape": [8, 8, 1],
     "class_names": ["zero", "one"],
@@ -53,7 +74,7 @@ DATA = {
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    report.write(ROWS, EXPERIMENT, DATA, folder)
+    report.write(ROWS, STAGES, EXPERIMENT, DATA, folder)
     return folder
 
 
@@ -62,6 +83,7 @@ def test_json_holds_everything(workdir):
     assert found["rows"] == ROWS
     assert list(found["rows"][0]) == list(ROWS[0])
     assert found["experiment"] == EXPERIMENT
+    assert found["stages"] == STAGES
     assert found["data"] == DATA
     assert found["tfopt"] == tfopt.__version__
     assert found["environment"]["tensorflow"] == tf.__version__
@@ -86,6 +108,9 @@ def test_markdown_is_whole(workdir):
     assert [line.count("|") for line in lines[start : start + 5]] == [10] * 5
     assert "| prune_int8 | 97.78% | 99.44% | 79,488 | 31,002 | 75.00% | 7/8 |" in text
     assert "| conv | CONV_2D | 8×3×3×4 | int8 | 216 | 288 | 75.00% | 11 (40) |" in text
+    assert "### prune, 4 s" in text
+    assert "| multiply-accumulates | 18,432 | 18,432 |" in text
+    assert "| 0.00%, 36 (3×3×4×8) | 75.00%, 10 (3×3×4×8) |" in text
     assert "Stayed float: SOFTMAX probabilities." in text
     assert '"batch_size": 32' in text
     assert "Input: 8×8×1 values" in text
@@ -110,6 +135,6 @@ def test_scalars_have_a_run_per_stage(workdir):
 
 
 def test_no_rows_still_make_a_report(tmp_path):
-    report.write([], EXPERIMENT, DATA, tmp_path)
+    report.write([], [], EXPERIMENT, DATA, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["rows"] == []
     assert (tmp_path / "report.md").exists()

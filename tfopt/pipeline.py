@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
             # Here and not in train: a kill between its last two lines would leave them for ever.
             shutil.rmtree(workdir / stage.name / "epochs", ignore_errors=True)
             rows += this.prove(stage)
-        report.write(rows, experiment.to_json(), asdict(splits.spec), workdir)
+        report.write(rows, this.facts(), experiment.to_json(), asdict(splits.spec), workdir)
     return rows
 
 
@@ -143,8 +144,9 @@ class _Run:
         keras.utils.set_random_seed(self.experiment.seed + index)
         with self.strategy.scope():
             model = self._load(earlier[-1].name) if earlier else self._build()
-            before = measure(model)
+            before, began = measure(model), time.perf_counter()
             prepared = stage.prepare(model, self._steps(stage), self.splits.samples)
+            preparing = time.perf_counter() - began
             history = train(
                 stage,
                 prepared,
@@ -161,8 +163,20 @@ class _Run:
         if earlier:
             check_held(stage.name, before, after)
         save_model(finished, folder / "model.h5")
-        facts = {"before": before.to_json(), "after": after.to_json(), "history": history}
+        facts = {
+            "name": stage.name,
+            # Not the clock's difference: a resumed stage has trained in several processes.
+            "seconds": preparing + sum(epoch["seconds"] for epoch in history),
+            "before": before.to_json(),
+            "after": after.to_json(),
+            "history": history,
+        }
         write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
+
+    def facts(self) -> list[dict]:
+        """Return what each stage made of its model: facts before and after, time, history."""
+        paths = [self.workdir / stage.name / "stage.json" for stage in self.experiment.stages]
+        return [json.loads(path.read_text()) for path in paths]
 
     def prove(self, stage: Stage) -> list[dict]:
         """Export the stage's model in every variant and measure the bytes, once."""

@@ -1,6 +1,7 @@
 """Rows of measurements -> report.json, report.md, a table for the terminal, TensorBoard."""
 
 import json
+import math
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -46,10 +47,13 @@ _SCALARS = (
 )
 
 
-def write(rows: list[dict], experiment: dict, data: dict, workdir: Path) -> None:
+def write(
+    rows: list[dict], stages: list[dict], experiment: dict, data: dict, workdir: Path
+) -> None:
     """Write report.json, report.md and the TensorBoard scalars of `rows` to `workdir`.
 
-    A row is what `evaluate.Measurement.to_json` returns; `experiment` what was asked for and
+    A row is what `evaluate.Measurement.to_json` returns; an item of `stages` the facts of one
+    stage before and after, its seconds and its history; `experiment` what was asked for and
     `data` the fields of its `Spec`, without which nobody can feed the artifacts.
     """
     content = {
@@ -57,6 +61,7 @@ def write(rows: list[dict], experiment: dict, data: dict, workdir: Path) -> None
         "experiment": experiment,
         "data": data,
         "environment": environment(),
+        "stages": stages,
         "rows": rows,
     }
     write_atomically(workdir / "report.json", json.dumps(content, indent=2) + "\n")
@@ -94,7 +99,7 @@ def markdown(content: dict) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["percent"] = _percent
+    environment.filters |= {"percent": _percent, "cell": _kernel_cell, "was": _kernel_before}
     template = environment.get_template("report.md.j2")
     return template.render(
         content,
@@ -125,6 +130,18 @@ def _cells(row: dict) -> tuple[str, ...]:
         f"{row['latency_median_us']:,.0f}",
         f"{row['latency_p90_us']:,.0f}",
     )
+
+
+def _kernel_cell(kernel: dict) -> str:
+    size = "×".join(map(str, kernel["shape"]))
+    return (
+        f"{_percent(kernel['zeros'] / math.prod(kernel['shape']))}, {kernel['distinct']} ({size})"
+    )
+
+
+def _kernel_before(before: list[dict], kernel: dict) -> str:
+    same = [k for k in before if (k["layer"], k["name"]) == (kernel["layer"], kernel["name"])]
+    return _kernel_cell(same[0]) if same else ""
 
 
 def _percent(share: float) -> str:

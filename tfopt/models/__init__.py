@@ -5,6 +5,7 @@ from collections.abc import Callable
 from tfopt.models.dscnn import DSCNN
 from tfopt.models.mobilenet import MobileNetV1, MobileNetV2
 from tfopt.models.resnet import ResNet
+from tfopt.models.saved import Saved
 from tfopt.models.small import MLP, SmallCNN
 from tfopt.models.transfer import ResNet50Transfer
 
@@ -33,5 +34,6 @@ __all__ = [
     "MobileNetV2",
     "ResNet",
     "ResNet50Transfer",
+    "Saved",
     "SmallCNN",
 ]

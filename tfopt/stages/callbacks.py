@@ -102,6 +102,7 @@ class Curves(keras.callbacks.Callback):
                 tf.summary.scalar(f"sparsity/{name}", share)
                 tf.summary.histogram(f"weights/{name}", kernels[name])
         self._writer.flush()
+        values["seconds"] = self._clock.stop()
         self.history.append({name: float(value) for name, value in values.items()})
 
 
