@@ -23,9 +23,9 @@ class Saved:
 
     def __call__(self, data: DataSpec) -> "keras.Model":
         """Return the model; raises ConfigError where it can't be read or doesn't fit `data`."""
-        model = rebuilt_to_logits(self._loaded(), self.path)
+        model: Any = rebuilt_to_logits(self._loaded(), self.path)
         received = model.input_shape[1:]
-        if len(model.input_names) != 1 or received != tuple(data.shape):
+        if len(model.inputs) != 1 or received != tuple(data.shape):
             raise ConfigError(
                 f"config.model.path: expected a model that takes examples of shape "
                 f"{tuple(data.shape)}, received {self.path}, which takes {received}."
