@@ -28,11 +28,18 @@ if TYPE_CHECKING:
     import tf_keras as keras
     from ai_edge_litert import interpreter as litert
     from ai_edge_litert import schema_py_generated as tflite_schema
+    from tensorflow_model_optimization.python.core.sparsity.keras import (
+        pruning_wrapper as tfmot_pruning,
+    )
 else:
     tf = _Lazy("tensorflow")
     keras = _Lazy("tf_keras")
     tfmot = _Lazy("tensorflow_model_optimization")
+    # Its wrapper is public as a function only, and can't be specialised so.
+    tfmot_pruning = _Lazy(
+        "tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper"
+    )
     litert = _Lazy("ai_edge_litert.interpreter")
     tflite_schema = _Lazy("ai_edge_litert.schema_py_generated")
 
-__all__ = ["keras", "litert", "tf", "tflite_schema", "tfmot"]
+__all__ = ["keras", "litert", "tf", "tflite_schema", "tfmot", "tfmot_pruning"]

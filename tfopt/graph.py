@@ -100,4 +100,5 @@ class _Tensor(tuple):
 
 
 def _shapes(layer: Any) -> list[tuple]:
-    return [tuple(weight.shape) for weight in layer.weights]
+    # By get_weights, which a wrapper may have hand through to the layer inside.
+    return [weight.shape for weight in layer.get_weights()]

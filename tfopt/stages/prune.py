@@ -1,15 +1,15 @@
 """Magnitude pruning (Zhu and Gupta 2017) with tfmot, in shares of the stage."""
 
-import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tfopt.compat import keras, tfmot
-from tfopt.config import ConfigError, RunError, bounded, having, nearest, spec
-from tfopt.facts import Facts, sparsity
-from tfopt.stages.base import Stage
+from tfopt.config import bounded, having, spec
+from tfopt.facts import measure
+from tfopt.graph import copied, rebuilt
+from tfopt.stages.sparsify import Sparsify
 
-# The Keras layers whose kernels tfmot masks; it leaves depthwise kernels dense.
+# The Keras layers whose kernels tfmot masks.
 _PRUNED = (
     "Conv1D",
     "Conv2D",
@@ -19,7 +19,6 @@ _PRUNED = (
     "Dense",
     "Embedding",
 )
-_TOLERANCE = 0.01
 _UPDATES = 100
 
 
@@ -69,41 +68,34 @@ def _whole(share: float, steps: int) -> int:
 
 
 @spec
-class Prune(Stage):
-    """Set the smallest weights of each kernel to zero while training.
+class Prune(Sparsify):
+    """Set the smallest weights of each layer to zero while training, more and more of them.
 
-    `sparsity` is the share of zeros in the kernels that are pruned: those of convolutions,
-    Dense and Embedding but for layers whose name matches one of the patterns in `exclude`.
+    The masks are tfmot's; they follow `growth` in every pattern, may move until its end, and
+    are part of the checkpoints. Convolutions, Dense and Embedding are pruned; depthwise and
+    recurrent kernels stay dense.
     """
 
+    prunes: ClassVar[tuple[str, ...]] = _PRUNED
+
     name: str = "prune"
-    sparsity: float = bounded(0.8, above=0, below=1)
     growth: Any = having("over", Polynomial)
-    exclude: tuple[str, ...] = ()
 
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return `model` with a pruning wrapper around each layer that is pruned."""
-        del samples
-        names = [layer.name for layer in model.layers]
-        for pattern in self.exclude:
-            if not fnmatch.filter(names, pattern):
-                raise ConfigError(
-                    f"stage {self.name!r}, exclude: expected names or patterns of layers, "
-                    f"received {pattern!r}; {nearest(pattern, names)}"
-                )
-        if not any(self._covers(layer.name, type(layer).__name__) for layer in model.layers):
-            raise ConfigError(
-                f"stage {self.name!r}: expected a model with a layer to prune "
-                f"({', '.join(_PRUNED)}), received none that exclude leaves; shorten exclude."
-            )
-        schedule = self.growth.over(steps, self.sparsity)
+        # Deferred, since a subclass of a Keras layer would load TensorFlow with every config.
+        from tfopt.stages.masked import Masked
+
+        flat = rebuilt(model)
+        zeros, sizes = self.zeros(flat, samples), {k.layer: k.size for k in measure(flat).kernels}
 
         def wrap(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-            if not self._covers(layer.name, type(layer).__name__):
-                return layer
-            return tfmot.sparsity.keras.prune_low_magnitude(layer, pruning_schedule=schedule)
+            if not zeros.get(layer.name):
+                return copied(layer)
+            schedule = self.growth.over(steps, zeros[layer.name] / sizes[layer.name])
+            return Masked(copied(layer), schedule, self.pattern)
 
-        return keras.models.clone_model(model, clone_function=wrap)
+        return rebuilt(flat, wrap)
 
     def callbacks(self, log_dir: Path) -> list:
         """Return tfmot's step counter, which also masks the weights at the end of an epoch."""
@@ -112,22 +104,4 @@ class Prune(Stage):
 
     def finish(self, model: "keras.Model") -> "keras.Model":
         """Return the model without pruning wrappers."""
-        return tfmot.sparsity.keras.strip_pruning(model)
-
-    def check(self, before: Facts, after: Facts) -> None:
-        """Raise RunError unless the kernels are as sparse as asked, within a point."""
-        del before
-        covered = [k for k in after.kernels if self._covers(k.layer, k.layer_type)]
-        reached = sparsity(covered)
-        # Half a weight per kernel on top: a kernel of few weights can't be closer.
-        rounding = 0.5 * len(covered) / max(sum(kernel.size for kernel in covered), 1)
-        if abs(reached - self.sparsity) > _TOLERANCE + rounding:
-            raise RunError(
-                f"stage {self.name!r}: expected sparsity {self.sparsity:.3f} in "
-                f"{len(covered)} kernels, measured {reached:.3f}; train for more epochs or end "
-                "the growth earlier."
-            )
-
-    def _covers(self, layer: str, layer_type: str) -> bool:
-        excluded = any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.exclude)
-        return layer_type in _PRUNED and not excluded
+        return rebuilt(model, lambda layer: copied(getattr(layer, "layer", layer)))

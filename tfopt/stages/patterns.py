@@ -1,0 +1,141 @@
+"""Which weights may go together: the pattern of zeros that hardware can use.
+
+A kernel is seen as (positions, inputs, outputs): the places of a convolution's window (1 for
+Dense), the channels that are summed over, and the channels that come out.
+"""
+
+from typing import Any, ClassVar
+
+from tfopt.compat import tf
+from tfopt.config import bounded, spec
+
+
+@spec
+class Unstructured:
+    """Each weight goes or stays on its own."""
+
+    fixed: ClassVar[bool] = False
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """The inputs and outputs of the weights that are decided on together."""
+        return 1, 1
+
+    def may_go(self, costs: Any) -> Any:
+        """Return which weights of a unit go with it, bool, for costs (positions, in, out)."""
+        return tf.ones_like(costs, tf.bool)
+
+
+@spec
+class Block:
+    """Tiles of `height` inputs by `width` outputs go or stay as a whole.
+
+    A tile that the kernel's edge cuts is a smaller one.
+    """
+
+    fixed: ClassVar[bool] = False
+
+    height: int = bounded(4, least=1)
+    width: int = bounded(1, least=1)
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """The inputs and outputs of the weights that are decided on together."""
+        return self.height, self.width
+
+    def may_go(self, costs: Any) -> Any:
+        """Return which weights of a unit go with it, bool, for costs (positions, in, out)."""
+        return tf.ones_like(costs, tf.bool)
+
+
+@spec
+class NofM:
+    """At most `of - zeros` weights stay of each `of` consecutive inputs of an output.
+
+    This is N:M sparsity, 2:4 by default (Mishra et al. 2021, "Accelerating Sparse Deep Neural
+    Networks"). Inputs that are no multiple of `of` count as filled up with zeros, which is how
+    hardware pads them. While a stage's sparsity grows, a growing share of the groups has the
+    pattern, those first that lose least.
+    """
+
+    fixed: ClassVar[bool] = True
+
+    zeros: int = bounded(2, least=1)
+    of: int = bounded(4, least=2)
+
+    def rules(self) -> Any:
+        """Yield what is impossible."""
+        if self.zeros >= self.of:
+            yield "zeros", f"fewer than of ({self.of})"
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """The inputs and outputs of the weights that are decided on together."""
+        return self.of, 1
+
+    def may_go(self, costs: Any) -> Any:
+        """Return which weights of a unit go with it, bool, for costs (positions, in, out)."""
+        positions, inputs, outputs = costs.shape
+        filling = -inputs % self.of
+        # Costs are squares: what fills a group up goes before any weight.
+        padded = tf.pad(costs, [[0, 0], [0, filling], [0, 0]], constant_values=-1)
+        groups = tf.reshape(padded, [positions, -1, self.of, outputs])
+        order = tf.argsort(groups, axis=2, stable=True)
+        rank = tf.argsort(order, axis=2)
+        return tf.reshape(rank < self.zeros, [positions, -1, outputs])[:, :inputs]
+
+
+def folded(kernel: Any, layer_type: str) -> Any:
+    """Return `kernel` of a layer as (positions, inputs, outputs)."""
+    kernel = tf.convert_to_tensor(kernel)
+    if _is_transposed(layer_type):
+        kernel = tf.linalg.matrix_transpose(kernel)
+    return tf.reshape(kernel, [-1, *kernel.shape[-2:]])
+
+
+def unfolded(values: Any, shape: tuple[int, ...], layer_type: str) -> Any:
+    """Return what `folded` made of a kernel of `shape` in that shape again."""
+    if not _is_transposed(layer_type):
+        return tf.reshape(values, shape)
+    return tf.linalg.matrix_transpose(tf.reshape(values, [*shape[:-2], shape[-1], shape[-2]]))
+
+
+def units(pattern: Any, costs: Any) -> tuple[Any, Any]:
+    """Return by unit of `pattern` the cost of one zero of it, float, and its zeros, int."""
+    numbers, count = _numbers(pattern.tile, costs.shape)
+    may_go = tf.cast(pattern.may_go(costs), tf.int32)
+    gains = tf.math.unsorted_segment_sum(may_go, numbers, count)
+    cost = tf.math.unsorted_segment_sum(costs * tf.cast(may_go, costs.dtype), numbers, count)
+    return tf.math.divide_no_nan(cost, tf.cast(gains, cost.dtype)), gains
+
+
+def losing(pattern: Any, costs: Any, zeros: Any) -> Any:
+    """Return where a kernel loses weights so that `zeros` of them are zero, bool.
+
+    `costs` (positions, inputs, outputs) say what the loss of each weight costs, not negative;
+    the units of `pattern` that cost least per zero go, to the nearest unit.
+    """
+    unit_costs, gains = units(pattern, costs)
+    order = tf.argsort(unit_costs, stable=True)
+    gained = tf.gather(gains, order)
+    goes = tf.cast(2 * tf.cumsum(gained) - gained <= 2 * zeros, tf.int32)
+    goes = tf.scatter_nd(order[:, None], goes, order.shape)
+    numbers, _ = _numbers(pattern.tile, costs.shape)
+    return tf.cast(tf.gather(goes, numbers), tf.bool) & pattern.may_go(costs)
+
+
+def most(pattern: Any, shape: tuple[int, ...], layer_type: str) -> int:
+    """Return how many zeros `pattern` can give to a kernel of `shape`."""
+    return int(tf.math.count_nonzero(pattern.may_go(folded(tf.ones(shape), layer_type))))
+
+
+def _numbers(tile: tuple[int, int], shape: Any) -> tuple[Any, int]:
+    """Return the number of the unit that each weight belongs to, int, and how many there are."""
+    positions, inputs, outputs = shape
+    rows, columns = -(-inputs // tile[0]), -(-outputs // tile[1])
+    row = tf.range(positions)[:, None, None] * rows + tf.range(inputs)[:, None] // tile[0]
+    return row * columns + tf.range(outputs) // tile[1], positions * rows * columns
+
+
+def _is_transposed(layer_type: str) -> bool:
+    return layer_type.endswith("Transpose")

@@ -1,0 +1,136 @@
+"""What all ways of pruning share: how much, in which pattern, from which layers."""
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from tfopt.compat import keras, tf
+from tfopt.config import ConfigError, RunError, bounded, having, nearest, spec
+from tfopt.facts import Facts, Kernel, kernel_variables, measure
+from tfopt.stages.allocation import Uniform, allocate
+from tfopt.stages.base import Stage
+from tfopt.stages.hold import is_sparse
+from tfopt.stages.patterns import Unstructured, folded, losing, most
+
+_POINT = 0.01
+
+
+@spec
+class First:
+    """The layer with the first kernel in the order of computation."""
+
+    def finds(self, kernels: Sequence[Kernel]) -> set[str]:
+        """Return the names of the layers that are meant."""
+        return {kernel.layer for kernel in kernels[:1]}
+
+
+@spec
+class Last:
+    """The layer with the last kernel in the order of computation."""
+
+    def finds(self, kernels: Sequence[Kernel]) -> set[str]:
+        """Return the names of the layers that are meant."""
+        return {kernel.layer for kernel in kernels[-1:]}
+
+
+@spec
+class Sparsify(Stage):
+    """Set weights to zero until the whole model has `sparsity`; see Prune and OneShotPrune.
+
+    `sparsity` is the share of zeros in all kernels of the model, also in those that stay
+    dense, for which the others make up; `pattern` says which weights go together,
+    `allocation` how much each layer loses. An N:M pattern has a sparsity of its own: ask for
+    that, or for 0, which takes what it gives. Layers whose name matches a pattern in
+    `exclude`, or that have a role that is in it (`First()`, `Last()`), stay dense.
+    """
+
+    prunes: ClassVar[tuple[str, ...]] = ()
+
+    sparsity: float = bounded(0.8, least=0, below=1)
+    pattern: Any = having("may_go", Unstructured)
+    allocation: Any = having("scores", Uniform)
+    exclude: tuple[Any, ...] = ()
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Yield what is impossible."""
+        if not self.sparsity and not self.pattern.fixed:
+            yield "sparsity", "a number above 0, as only an N:M pattern has one of its own"
+        if not all(isinstance(e, str) or hasattr(e, "finds") for e in self.exclude):
+            yield "exclude", "names or patterns of layers, First() or Last()"
+
+    def zeros(self, model: "keras.Model", samples: Any) -> dict[str, int]:
+        """Return by layer how many zeros it shall have; raise ConfigError if that can't be."""
+        facts = measure(model)
+        self._check_exclude(facts.kernels)
+        kernels, total = self._covered(facts), sum(kernel.size for kernel in facts.kernels)
+        if not kernels:
+            raise ConfigError(
+                f"stage {self.name!r}: expected a model with a layer to prune "
+                f"({', '.join(self.prunes)}), received none that exclude leaves; shorten exclude."
+            )
+        dense = [kernel for kernel in facts.kernels if kernel not in kernels]
+        there = sum(kernel.zeros for kernel in dense if is_sparse(kernel.zeros, kernel.size))
+        if self.pattern.fixed:
+            counts = {k.layer: most(self.pattern, k.shape, k.layer_type) for k in kernels}
+        else:
+            wanted = round(self.sparsity * total) - there
+            counts = allocate(self.allocation, self.pattern, model, samples, kernels, wanted)
+        given = (there + self._reached(model, kernels, counts)) / total
+        if self.sparsity and abs(given - self.sparsity) > self._tolerance(facts):
+            raise ConfigError(
+                f"stage {self.name!r}: expected a sparsity that its {len(kernels)} kernels can "
+                f"give in this pattern, received {self.sparsity:g}; {given:.3f} is what they give "
+                f"({sum(k.size for k in dense):,} of {total:,} weights stay dense, "
+                f"{sum(k.zeros for k in kernels):,} of theirs were zero before): ask for that or "
+                "change exclude or pattern."
+            )
+        return counts
+
+    def check(self, before: Facts, after: Facts) -> None:
+        """Raise RunError unless the whole model is as sparse as asked, within a point."""
+        del before
+        given = [most(self.pattern, k.shape, k.layer_type) for k in self._covered(after)]
+        asked = self.sparsity or sum(given) / sum(kernel.size for kernel in after.kernels)
+        if abs(after.sparsity - asked) > self._tolerance(after):
+            raise RunError(
+                f"stage {self.name!r}: expected sparsity {asked:.3f} over all kernels, measured "
+                f"{after.sparsity:.3f}; train for more epochs or end the growth earlier."
+            )
+
+    def _covered(self, facts: Facts) -> list[Kernel]:
+        dense = set().union(*(_found(item, facts.kernels) for item in self.exclude))
+        return [k for k in facts.kernels if k.layer_type in self.prunes and k.layer not in dense]
+
+    def _check_exclude(self, kernels: Sequence[Kernel]) -> None:
+        names = [kernel.layer for kernel in kernels]
+        for item in self.exclude:
+            if not _found(item, kernels):
+                raise ConfigError(
+                    f"stage {self.name!r}, exclude: expected names or patterns of layers with a "
+                    f"kernel, received {item!r}; {nearest(item, names)}"
+                )
+
+    def _reached(self, model: "keras.Model", kernels: list[Kernel], counts: dict) -> int:
+        """Return how many zeros there will be, with those that lie outside of the pattern."""
+        values, reached = kernel_variables(model), 0
+        for kernel in kernels:
+            zeros = counts[kernel.layer]
+            if is_sparse(kernel.zeros, kernel.size):
+                weights = folded(values[f"{kernel.layer}/{kernel.name}"], kernel.layer_type)
+                gone = losing(self.pattern, tf.square(weights), zeros)
+                zeros = int(tf.math.count_nonzero(gone | (weights == 0)))
+            reached += zeros
+        return reached
+
+    def _tolerance(self, facts: Facts) -> float:
+        # Half a unit per kernel on top: a kernel can't be closer.
+        height, width = self.pattern.tile
+        rounding = 0.5 * height * width * len(facts.kernels)
+        return _POINT + rounding / max(sum(kernel.size for kernel in facts.kernels), 1)
+
+
+def _found(item: Any, kernels: Sequence[Kernel]) -> set[str]:
+    """Return the layers that `item`, a name pattern or a role, means."""
+    if isinstance(item, str):
+        return set(fnmatch.filter([kernel.layer for kernel in kernels], item))
+    return item.finds(kernels)
