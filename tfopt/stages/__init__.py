@@ -3,6 +3,7 @@
 from tfopt.stages.allocation import ERK, Global, Sensitivity, Uniform
 from tfopt.stages.base import Stage
 from tfopt.stages.distill import Teacher
+from tfopt.stages.one_shot import OneShotPrune
 from tfopt.stages.optimizers import SGD, Adam, AdamW, Constant, Cosine
 from tfopt.stages.patterns import Block, NofM, Unstructured
 from tfopt.stages.prune import AtOnce, Polynomial, Prune
@@ -22,6 +23,7 @@ __all__ = [
     "Global",
     "Last",
     "NofM",
+    "OneShotPrune",
     "Polynomial",
     "Prune",
     "Quantize",

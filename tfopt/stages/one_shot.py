@@ -1,0 +1,69 @@
+"""Pruning without training: layer by layer, the weights that stay make up for the others."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfopt.compat import keras, tf
+from tfopt.config import bounded, spec
+from tfopt.facts import measure
+from tfopt.graph import rebuilt
+from tfopt.stages.patterns import folded, unfolded
+from tfopt.stages.sparse_gpt import hessian, reconstructed
+from tfopt.stages.sparsify import Sparsify
+
+# Values that are unrolled for a Hessian at a time: 128 MB.
+_VALUES = 2**25
+
+
+@spec
+class OneShotPrune(Sparsify):
+    """Prune each layer at once and correct its other weights by `batches` batches of data.
+
+    For each Conv2D and Dense in turn, the inputs that it gets in the model pruned so far say
+    how its weights make up for each other (see `sparse_gpt.reconstructed`, which `dampening`
+    goes to); all other kernels stay dense. Data is streamed, once for each layer, and one
+    layer's Hessian held. With `epochs` above 0 the result is trained with its zeros kept.
+    """
+
+    prunes: ClassVar[tuple[str, ...]] = ("Conv2D", "Dense")
+
+    name: str = "one_shot"
+    epochs: int = bounded(0, least=0)
+    batches: int = bounded(16, least=1)
+    dampening: float = bounded(0.01, above=0)
+
+    def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
+        """Return a pruned and corrected copy of `model`."""
+        del steps
+        pruned = rebuilt(model)
+        zeros, examples = self.zeros(pruned, samples), samples.take(self.batches)
+        for kernel in measure(pruned).kernels:
+            if zeros.get(kernel.layer):
+                layer = pruned.get_layer(kernel.layer)
+                self._prune(layer, zeros[kernel.layer], _inputs(pruned, layer, examples))
+        return pruned
+
+    def _prune(self, layer: Any, zeros: int, inputs: Iterator) -> None:
+        kernel, layer_type = layer.kernel.numpy(), type(layer).__name__
+        curvature = hessian(layer, inputs)
+        shares = np.diff(np.round(np.linspace(0, zeros, len(curvature) + 1)).astype(int))
+        groups = np.split(folded(kernel, layer_type).numpy(), len(curvature), axis=-1)
+        found = [
+            reconstructed(weights, second, self.pattern, share, self.dampening)
+            for weights, second, share in zip(groups, curvature, shares, strict=True)
+        ]
+        layer.kernel.assign(unfolded(np.concatenate(found, axis=-1), kernel.shape, layer_type))
+
+
+def _inputs(model: Any, layer: Any, samples: "tf.data.Dataset") -> Iterator:
+    """Yield what `layer` gets at each of its places in `model`, in batches that fit in memory."""
+    tensors = [tensor for node in layer.inbound_nodes for tensor in node.keras_inputs]
+    probe = keras.Model(model.inputs, tensors)
+    places = math.prod(layer.get_output_at(0).shape[1:-1])
+    unrolled = places * math.prod(layer.kernel.shape[:-1]) * getattr(layer, "groups", 1)
+    batches = samples.map(lambda examples, *_: examples).rebatch(max(_VALUES // unrolled, 1))
+    for examples in batches:
+        yield from tf.nest.flatten(probe(examples, training=False))
