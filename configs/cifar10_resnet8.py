@@ -13,7 +13,7 @@ from tfopt.stages import SGD, Adam, Cosine, Prune, Quantize, Stage, Teacher
 
 
 def get_config() -> Experiment:
-    """Train for 12 epochs, prune to 70% for 8 and quantize for 2, with the first as teacher."""
+    """Train for 12 epochs, prune to 67% for 8 and quantize for 2, with the first as teacher."""
     return Experiment(
         name="cifar10_resnet8",
         data=Cifar10(augment=Augment()),
@@ -28,7 +28,7 @@ def get_config() -> Experiment:
             ),
             Prune(
                 epochs=8,
-                sparsity=0.7,
+                sparsity=0.67,
                 learning_rate=3e-3,
                 schedule=Cosine(),
                 optimizer=Adam(),

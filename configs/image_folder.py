@@ -12,7 +12,7 @@ from tfopt.stages import Cosine, Prune, Quantize, Stage, Teacher
 
 
 def get_config() -> Experiment:
-    """Train a ResNet-8 for 3 epochs, prune to 80% and quantize, with the first as teacher."""
+    """Train a ResNet-8 for 3 epochs, prune to 77% and quantize, with the first as teacher."""
     teacher = Teacher(stage="train")
     return Experiment(
         name="image_folder",
@@ -23,7 +23,7 @@ def get_config() -> Experiment:
             Stage(epochs=3, learning_rate=5e-3, schedule=Cosine()),
             Prune(
                 epochs=3,
-                sparsity=0.8,
+                sparsity=0.77,
                 learning_rate=3e-3,
                 schedule=Cosine(),
                 teacher=teacher,

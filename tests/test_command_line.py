@@ -26,7 +26,7 @@ FLAGS = [
     ("--config.stages[0].epochs=2.5", "epochs: expected a whole number, received '2.5'"),
     (
         "--config.stages[1].sparsity=1.2",
-        "config.stages[1].sparsity: expected a number above 0 and below 1, received 1.2",
+        "config.stages[1].sparsity: expected a number of at least 0 and below 1, received 1.2",
     ),
     (
         "--config.stages[1].teacher.stage=trian",
@@ -161,7 +161,7 @@ def test_help_lists_configs_and_tools_without_tensorflow():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.stages[1].sparsity=1.2"], "expected a number above 0 and below 1"),
+        (["--config.stages[1].sparsity=1.2"], "expected a number of at least 0 and below 1"),
         (["--config.stages[1].sparcity=0.9"], "did you mean 'sparsity'?"),
         (["--config=digit"], "did you mean 'digits'?"),
         (["--conf=digits"], "there is no flag --conf; did you mean 'config'?"),

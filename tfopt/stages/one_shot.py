@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfopt.compat import keras, tf
-from tfopt.config import bounded, spec
+from tfopt.config import bounded, having, spec
 from tfopt.facts import measure
 from tfopt.graph import rebuilt
+from tfopt.stages.allocation import Global
 from tfopt.stages.patterns import folded, unfolded
 from tfopt.stages.sparse_gpt import hessian, reconstructed
 from tfopt.stages.sparsify import Sparsify
@@ -32,6 +33,8 @@ class OneShotPrune(Sparsify):
 
     name: str = "one_shot"
     epochs: int = bounded(0, least=0)
+    # With Uniform and no training the thin layers are cut through at half of this.
+    allocation: Any = having("scores", Global)
     batches: int = bounded(16, least=1)
     dampening: float = bounded(0.01, above=0)
 

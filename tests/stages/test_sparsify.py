@@ -1,0 +1,120 @@
+import re
+
+import numpy as np
+import pytest
+
+from tfopt.compat import keras
+from tfopt.config import ConfigError, Experiment, RunError
+from tfopt.facts import measure
+from tfopt.stages import ERK, Block, First, Last, NofM, Prune, Unstructured
+
+
+def model():
+    """Kernels of 36, 18 (depthwise), 64 and 1,728 weights."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1), name="input")
+    x = keras.layers.Conv2D(4, 3, padding="same", name="stem")(inputs)
+    x = keras.layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = keras.layers.Conv2D(16, 1, strides=2, name="point")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    return keras.Model(inputs, keras.layers.Dense(8, name="logits")(x))
+
+
+def sized(names):
+    return sum(kernel.size for kernel in measure(model()).kernels if kernel.layer in names)
+
+
+TOTAL = sized({"stem", "depthwise", "point", "logits"})
+
+
+@pytest.mark.parametrize(
+    ("exclude", "dense"),
+    [
+        ((), set()),
+        (("st*",), {"stem"}),
+        ((First(), Last()), {"stem", "logits"}),
+        ((First(), "point"), {"stem", "point"}),
+    ],
+)
+def test_the_others_make_up_for_what_stays_dense(exclude, dense):
+    stage = Prune(sparsity=0.02 if "logits" in dense else 0.7, exclude=exclude)
+    zeros = stage.zeros(model(), None)
+    assert zeros.keys() == {"stem", "point", "logits"} - dense
+    assert sum(zeros.values()) == round(stage.sparsity * TOTAL)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (
+            Prune(exclude=("stm",)),
+            "names or patterns of layers with a kernel, received 'stm'; did you mean 'stem'",
+        ),
+        (Prune(exclude=("*",)), "expected a model with a layer to prune"),
+        (
+            Prune(exclude=(Last(),)),
+            f"received 0.8; 0.0.. is what they give (2,084 of {TOTAL:,} weights stay dense",
+        ),
+        (Prune(pattern=NofM(), allocation=ERK()), "received 0.8; 0.4.. is what they give (36 of"),
+    ],
+)
+def test_what_cannot_be_delivered_is_refused_with_the_numbers(stage, message):
+    pattern = re.escape(message).replace(r"0\.0\.\.", r"0\.0\d\d").replace(r"0\.4\.\.", r"0\.4\d\d")
+    with pytest.raises(ConfigError, match=pattern):
+        stage.zeros(model(), None)
+
+
+def sparse(share):
+    made = model()
+    logits = made.get_layer("logits").kernel
+    rng = np.random.default_rng(0)
+    logits.assign(logits * (rng.random(logits.shape) >= share))
+    return made
+
+
+def test_zeros_that_are_there_count_and_too_many_are_refused():
+    assert Prune(sparsity=0.7).zeros(sparse(0.6), None)["logits"] >= 0.69 * sized({"logits"})
+    there = np.mean(sparse(0.6).get_layer("logits").kernel.numpy() == 0)
+    excluded = Prune(sparsity=there * sized({"logits"}) / TOTAL + 0.02, exclude=(Last(),))
+    assert sum(excluded.zeros(sparse(0.6), None).values()) == pytest.approx(0.02 * TOTAL, abs=1)
+    for stage in (Prune(sparsity=0.3), Prune(sparsity=0.6, pattern=Block())):
+        with pytest.raises(ConfigError, match="were zero before"):
+            stage.zeros(sparse(0.6), None)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Prune(sparsity=0), "sparsity: expected a number above 0, as only an N:M pattern"),
+        (Prune(exclude=(3,)), r"exclude: expected names or patterns of layers, First\(\) or Last"),
+        (Prune(pattern=NofM(zeros=4, of=4)), r"pattern.zeros: expected fewer than of \(4\)"),
+        (Prune(pattern="2:4"), r"pattern: expected an object with may_go\(\), received '2:4'"),
+    ],
+)
+def test_nonsense_is_refused_when_the_config_is_read(stage, message):
+    with pytest.raises(ConfigError, match=message):
+        Experiment(name="x", data=DATA, model=model, stages=[stage]).validate()
+
+
+class Data:
+    def load(self, batch_size): ...
+
+
+DATA = Data()
+
+
+def test_check_raises_beyond_a_point():
+    made = model()
+    rest = sized({"stem", "depthwise", "point"})
+    facts = measure(sparse(0.6))
+    reached = facts.sparsity
+    Prune(sparsity=reached + 0.009).check(measure(made), facts)
+    with pytest.raises(
+        RunError,
+        match=f"expected sparsity {reached + 0.03:.3f} over all kernels, measured {reached:.3f}",
+    ):
+        Prune(sparsity=reached + 0.03).check(measure(made), facts)
+    assert rest
+    with pytest.raises(RunError, match="expected sparsity 0.4.. over all kernels"):
+        Prune(sparsity=0, pattern=NofM()).check(measure(made), measure(made))
+    assert Unstructured().tile == (1, 1)
