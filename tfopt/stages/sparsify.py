@@ -81,8 +81,8 @@ class Sparsify(Stage):
                 f"stage {self.name!r}: expected a sparsity that its {len(kernels)} kernels can "
                 f"give in this pattern, received {self.sparsity:g}; {given:.3f} is what they give "
                 f"({sum(k.size for k in dense):,} of {total:,} weights stay dense, "
-                f"{sum(k.zeros for k in kernels):,} of theirs were zero before): ask for that or "
-                "change exclude or pattern."
+                f"{sum(k.zeros for k in kernels):,} of theirs were zero before): ask for that, or "
+                "for 0 in an N:M pattern, or change exclude or pattern."
             )
         return counts
 
