@@ -15,7 +15,7 @@ from tfopt.checkpoint import load_model, save_model
 from tfopt.compat import keras
 from tfopt.data import Spec, Splits, from_arrays
 from tfopt.facts import measure
-from tfopt.stages import AtOnce, Prune, Quantize, Stage
+from tfopt.stages import AtOnce, Prune, Quantize, Stage, distill
 from tfopt.stages.hold import check_held
 from tfopt.stages.train import train
 
@@ -93,18 +93,19 @@ def check_stage(
     splits, model = _made_up(spec), model or _small(spec)
     before = measure(model)
     prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
-    teacher = _small(spec) if stage.teacher else None
+    teachers = distill.loaded(stage.teachers, lambda _: _small(spec))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         train(
             stage,
             prepared,
-            teacher,
+            teachers,
             splits,
             first_epoch=0,
             holds=True,
             log_dir=path / "log",
             checkpoint_dir=path / "epochs",
+            logits_dir=path / "teachers",
         )
         finished = stage.finish(prepared)
         stage.check(before, measure(finished))
