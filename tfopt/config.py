@@ -178,9 +178,9 @@ class Experiment:
 
 
 def _check_teachers(stage: Any, at: str, earlier: list[str]) -> None:
-    several = getattr(stage.teacher, "members", None)
-    where = f"{at}.teacher.members" if several else f"{at}.teacher"
-    for teacher, path in _children(several or stage.teacher, where):
+    for index, teacher in enumerate(stage.teachers):
+        alone = teacher is stage.teacher
+        path = f"{at}.teacher" if alone else f"{at}.teacher.members[{index}]"
         if teacher.model is None and teacher.stage not in earlier:
             raise ConfigError(
                 f"{path}.stage: expected the name of an earlier stage, received "

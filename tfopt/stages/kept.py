@@ -44,5 +44,5 @@ def _key(teacher: Any, splits: Any) -> str:
     found.update(str(splits.spec.train_size).encode())
     first, *_ = next(iter(splits.in_order))
     for values in (*teacher.get_weights(), first.numpy()):
-        found.update(np.ascontiguousarray(values))
+        found.update(np.asarray(values).tobytes())
     return found.hexdigest()[:24]

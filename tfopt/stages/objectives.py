@@ -175,9 +175,10 @@ def _by_resolution(student: _Shapes, teacher: _Shapes) -> _Names:
     last, other = ({shape[1:-1]: name for name, shape in x.items()} for x in (student, teacher))
     pairs = [(name, other[resolution]) for resolution, name in last.items() if resolution in other]
     if not pairs:
+        one, two = (", ".join("x".join(map(str, r)) for r in x) or "none" for x in (last, other))
         raise ConfigError(
-            f"objective: expected a resolution that both models have, received {list(last)} of "
-            f"the student and {list(other)} of the teacher; name layers of one in pairs."
+            f"objective: expected a resolution that both models have, received {one} of the "
+            f"student and {two} of the teacher; compare another pair of models, or Logits()."
         )
     return pairs
 

@@ -69,7 +69,7 @@ def hidden(model: "keras.Model") -> dict[str, Shape]:
     return {name: tuple(outputs[0].shape) for name, outputs in found[:-1] if len(outputs) == 1}
 
 
-def _own(layer: "keras.layers.Layer") -> "keras.layers.Layer":
+def _own(layer: Any) -> Any:
     """Return the layer that a pruning, clustering or quantizing wrapper is around."""
     return getattr(layer, "layer", layer)
 
