@@ -236,6 +236,6 @@ def test_a_file_that_holds_no_model_is_refused(content, tmp_path):
 def test_a_teacher_of_other_examples_is_refused_with_both_shapes():
     inputs = keras.Input((5, 5, 1))
     other = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(inputs)), name="big")
-    message = r"stage 'x', teacher 'big': expected .* \(4, 4, 1\), .* received one of \(5, 5, 1\)"
+    message = r"stage 'x', teacher 'big': expected .* \(None, 4, 4, 1\), .* one of \(None, 5, 5, 1\)"
     with pytest.raises(ConfigError, match=message):
         attached("x", network(4, 1), (Teacher(),), [other], data())

@@ -42,11 +42,11 @@ class Teacher(AnyTeacher):
 
     It is that of the earlier stage named `stage` or, where `model` is given, what its `load()`
     returns, as with `Saved`; it must take examples as the data gives them, normalised. To the
-    hard loss comes `weight` times the mean distance by
-    `objective`: `Logits`, `Features`, `AttentionTransfer` or `AttentionScores`. Validation
-    loss is the hard loss alone, so that it compares between stages. `cached` computes the
-    teacher's logits for the training examples once and keeps them on disk, so that training
-    never runs it; that needs data without augmentation.
+    hard loss comes `weight` times the mean distance by `objective`: `Logits`, `Features`,
+    `AttentionTransfer` or `AttentionScores`. Validation loss is the hard loss alone, so that it
+    compares between stages. `cached` computes the teacher's logits for the training examples
+    once and keeps them on disk, so that training never runs it; that needs data without
+    augmentation.
     """
 
     stage: str = "train"

@@ -84,11 +84,12 @@ class Distilled(keras.Model):
 def _pairs(stage: str, student: "keras.Model", teacher: Teacher, model: "keras.Model") -> Pairs:
     """Return what is compared; raises ConfigError that names the stage where nothing can be."""
     wanted, received = student.input_shape, model.input_shape
+    single = isinstance(received, tuple)  # and not a list of the shapes of several inputs
     try:
-        if not tf.TensorShape(wanted).is_compatible_with(received):
+        if not (single and tf.TensorShape(wanted).is_compatible_with(received)):
             raise ConfigError(
-                f"expected a teacher of examples of shape {wanted[1:]}, as the student takes, "
-                f"received one of {received[1:]}; resize the data or take another teacher."
+                f"expected a teacher of examples of shape {wanted}, as the student takes, "
+                f"received one of {received}; resize the data or take another teacher."
             )
         return teacher.objective.taps(student, model)
     except ConfigError as error:
