@@ -13,7 +13,7 @@ from tfopt.config import Experiment
 from tfopt.data import Digits
 from tfopt.export import Float32
 from tfopt.models import SmallCNN
-from tfopt.stages import Prune, Quantize, Stage, Teacher
+from tfopt.stages import Features, Prune, Quantize, Stage, Teacher, Teachers
 
 def get_config():
     return Experiment(name="mine", data=Digits(), model=SmallCNN(),
@@ -33,6 +33,11 @@ FLAGS = [
         "config.stages[1].teacher.stage: expected the name of an earlier stage, "
         "received 'trian'; did you mean 'train'?",
     ),
+    (
+        "--config.stages[1].epochs=0",
+        "config.stages[1].teacher: expected a stage of at least one epoch, received 'prune' of 0",
+    ),
+    ("--config.stages[1].name=teachers", "no folder of the workdir has, received 'teachers'"),
     ("--config.stages[1].name=train", "config.stages[1].name: expected a name of letters"),
     ("--config.strategy=mirorred", "received 'mirorred'; did you mean 'mirrored'?"),
     ("--config.deterministic=maybe", "expected True or False, received 'maybe'"),
@@ -47,6 +52,21 @@ FLAGS = [
     ("stray", "expected flags like --config=digits, received 'stray'"),
 ]
 FILES = [
+    (
+        "teacher=Teacher()",
+        "teacher=Teachers(members=(Teacher(), Teacher(stage='trian')))",
+        "config.stages[1].teacher.members[1].stage: expected the name of an earlier stage",
+    ),
+    (
+        "Teacher()",
+        "Teacher(cached=True, objective=Features())",
+        "teacher.cached: expected False where hidden layers are compared: only logits are kept",
+    ),
+    (
+        "Teacher()",
+        "Teacher(model='teacher.h5')",
+        "teacher.model: expected an object with load(), such as models.Saved(path=FILE), ",
+    ),
     ("Prune(", "Prune(sparcity=0.9, ", "Prune has no field 'sparcity'; did you mean 'sparsity'?"),
     ("Stage()", "Stage(epochs='3')", "config.stages[0].epochs: expected a whole number, received"),
     ("Prune(", "Prune(sparsity=True, ", "config.stages[1].sparsity: expected a number, received"),

@@ -24,7 +24,7 @@ _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 @contextlib.contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
+def renamed(path: Path) -> Iterator[Path]:
     """Yield a temporary path of the same suffix that becomes `path` if all goes well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing_{path.name}")
@@ -46,7 +46,7 @@ def _remove(path: Path) -> None:
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` to `path` so that a reader sees the old file or the new one, whole."""
-    with _renamed(path) as temporary:
+    with renamed(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -56,15 +56,14 @@ def save_model(model: "keras.Model", path: Path) -> None:
 
 
 def load_model(path: Path) -> "keras.Model":
-    """Load a model that `save_model` wrote, quantization-aware or plain."""
-    with h5py.File(path) as file:
-        return _from_hdf5(file)
+    """Load a model that `save_model` or Keras wrote, quantization-aware or plain."""
+    return _loaded(str(path))
 
 
 def reloaded(model: "keras.Model") -> "keras.Model":
     """Return `model` as it comes back from `save_model` and `load_model`."""
     with h5py.File(io.BytesIO(_as_hdf5(model))) as file:
-        return _from_hdf5(file)
+        return _loaded(file)
 
 
 def _as_hdf5(model: "keras.Model") -> bytes:
@@ -76,9 +75,9 @@ def _as_hdf5(model: "keras.Model") -> bytes:
     return content.getvalue()
 
 
-def _from_hdf5(file: h5py.File) -> "keras.Model":
+def _loaded(source: str | h5py.File) -> "keras.Model":
     with tfmot.quantization.keras.quantize_scope():
-        model: Any = keras.models.load_model(file, compile=False)
+        model: Any = keras.models.load_model(source, compile=False)
     return model
 
 
@@ -109,7 +108,7 @@ class EpochCheckpoints:
 
     def save(self, history: list[dict]) -> None:
         """Save the state after epoch `len(history)`, and `history` with it."""
-        with _renamed(self._folder / f"epoch_{len(history):04d}") as folder:
+        with renamed(self._folder / f"epoch_{len(history):04d}") as folder:
             folder.mkdir()
             self._checkpoint.write(str(folder / "state"))
             (folder / "history.json").write_text(json.dumps(history))

@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import dataclass_transform
 
-_FOLDERS = ("artifacts", "tensorboard")
+_FOLDERS = ("artifacts", "teachers", "tensorboard")
 STRATEGIES = ("auto", "cpu", "mirrored", "tpu")
 _Class = TypeVar("_Class", bound=type)
 
@@ -156,11 +156,7 @@ class Experiment:
                     f"{at}.name: expected a name of letters, digits and _ that no other stage "
                     f"and no folder of the workdir has, received {stage.name!r}."
                 )
-            if stage.teacher is not None and stage.teacher.stage not in names:
-                raise ConfigError(
-                    f"{at}.teacher.stage: expected the name of an earlier stage, received "
-                    f"{stage.teacher.stage!r}; {nearest(stage.teacher.stage, names)}"
-                )
+            _check_teachers(stage, at, names)
             closing = [other.name for other in earlier if other.quantizes]
             if closing:
                 raise ConfigError(
@@ -179,6 +175,22 @@ class Experiment:
     def to_json(self) -> dict:
         """Return the whole tree as plain JSON values, each spec with its class as `type`."""
         return _plain(self)
+
+
+def _check_teachers(stage: Any, at: str, earlier: list[str]) -> None:
+    for index, teacher in enumerate(stage.teachers):
+        alone = teacher is stage.teacher
+        path = f"{at}.teacher" if alone else f"{at}.teacher.members[{index}]"
+        if teacher.model is None and teacher.stage not in earlier:
+            raise ConfigError(
+                f"{path}.stage: expected the name of an earlier stage, received "
+                f"{teacher.stage!r}; {nearest(teacher.stage, earlier)}"
+            )
+        if not stage.epochs:
+            raise ConfigError(
+                f"{path}: expected a stage of at least one epoch, received {stage.name!r} of 0, "
+                "in which nobody learns; give it epochs or no teacher."
+            )
 
 
 def _check_tree(node: Any, at: str) -> None:

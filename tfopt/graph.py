@@ -6,7 +6,7 @@ inside the model are flattened.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfopt.compat import keras, tf
@@ -44,6 +44,15 @@ def rebuilt(model: "keras.Model", replace: Callable = copied) -> "keras.Model":
         if isinstance(copy, keras.layers.Layer) and _shapes(copy) == _shapes(original):
             copy.set_weights(original.get_weights())
     return made
+
+
+def calls(model: "keras.Model") -> Iterator[tuple["keras.layers.Layer", list]]:
+    """Yield each call of a layer and its outputs, inside nested models too, in order."""
+    for node in _nodes(model):
+        if isinstance(node.layer, keras.Model):
+            yield from calls(node.layer)
+        else:
+            yield node.layer, tf.nest.flatten(node.outputs)
 
 
 def consumers(model: "keras.Model") -> dict[str, list]:

@@ -22,7 +22,7 @@ from tfopt.checkpoint import (
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, Experiment
 from tfopt.facts import is_quantized, measure
-from tfopt.stages import Stage
+from tfopt.stages import Stage, distill
 from tfopt.stages.hold import check_held
 from tfopt.stages.train import train
 from tfopt.strategy import choose
@@ -131,10 +131,18 @@ class _Run:
             raise ConfigError(
                 f"config.model: expected logits of shape (None, {classes}), received {outputs}."
             )
-        model = _reloaded(model)
+        model, models = _reloaded(model), {}
         samples = self.splits.samples.take(1)  # what they measure is of no use yet
+        sources = [teacher.source for s in self.experiment.stages for teacher in s.teachers]
         for stage in self.experiment.stages:
-            model = stage.finish(stage.prepare(model, self._steps(stage), samples))
+            prepared = stage.prepare(model, self._steps(stage), samples)
+            if stage.teachers:
+                teachers = distill.loaded(stage.teachers, models.__getitem__)
+                distill.attached(stage.name, prepared, stage.teachers, teachers, self.splits)
+            model = stage.finish(prepared)
+            if (stage.name, None) in sources:
+                # A copy, since what a later stage wraps is wrapped in this model too.
+                models[stage.name] = _reloaded(model)
 
     def train(self, index: int, stage: Stage) -> None:
         """Train one stage, check what it delivered, and save its model."""
@@ -151,12 +159,13 @@ class _Run:
             history = train(
                 stage,
                 prepared,
-                self._load(stage.teacher.stage) if stage.teacher else None,
+                distill.loaded(stage.teachers, self._load),
                 self.splits,
                 first_epoch=sum(other.epochs for other in earlier),
                 holds=bool(earlier),
                 log_dir=self.workdir / "tensorboard" / stage.name,
                 checkpoint_dir=folder / "epochs",
+                logits_dir=self.workdir / "teachers",
             )
             finished = stage.finish(prepared)
         after = measure(finished)

@@ -15,7 +15,7 @@ from tfopt.checkpoint import load_model, save_model
 from tfopt.compat import keras
 from tfopt.data import Spec, Splits, from_arrays
 from tfopt.facts import measure
-from tfopt.stages import AtOnce, Prune, Quantize, Stage
+from tfopt.stages import AtOnce, Prune, Quantize, Stage, distill
 from tfopt.stages.hold import check_held
 from tfopt.stages.train import train
 
@@ -44,6 +44,8 @@ def check_data(data: Any, batch_size: int = 8) -> Splits:
         assert np.isclose(weights.mean(), 1, rtol=1e-5), f"{name}: mean weight {weights.mean()}"
     _check_same(splits.train(0).skip(steps), splits.train(1), steps, "epoch 1 after a resume")
     _check_same(splits.train(0), data.load(batch_size).train(0), steps, "a second load")
+    if splits.in_order is not None:
+        _check_rows(splits)
     return splits
 
 
@@ -60,6 +62,16 @@ def _check_same(one: Any, other: Any, steps: int, what: str) -> None:
     for (examples, labels), (other_examples, other_labels) in pairs:
         same = np.array_equal(examples, other_examples) and np.array_equal(labels, other_labels)
         assert same, f"{what} gives other batches: draw by seed and epoch alone"
+
+
+def _check_rows(splits: Splits) -> None:
+    batches = [list(map(np.asarray, batch)) for batch in splits.in_order]
+    weights = np.concatenate([batch[2] for batch in batches])
+    count, size = np.count_nonzero(weights), splits.spec.train_size
+    assert count == size, f"in_order: {count} examples of {size}"
+    examples = np.concatenate([batch[0] for batch in batches])[weights > 0]
+    for (found, rows), _ in splits.train(1, np.arange(count)).take(2):
+        assert np.array_equal(found, examples[rows]), "train: rows of other examples than in_order"
 
 
 def check_model(model: Any, *, spec: Spec = _SPEC) -> None:
@@ -93,18 +105,19 @@ def check_stage(
     splits, model = _made_up(spec), model or _small(spec)
     before = measure(model)
     prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
-    teacher = _small(spec) if stage.teacher else None
+    teachers = distill.loaded(stage.teachers, lambda _: _small(spec))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         train(
             stage,
             prepared,
-            teacher,
+            teachers,
             splits,
             first_epoch=0,
             holds=True,
             log_dir=path / "log",
             checkpoint_dir=path / "epochs",
+            logits_dir=path / "teachers",
         )
         finished = stage.finish(prepared)
         stage.check(before, measure(finished))

@@ -27,7 +27,7 @@ from tfopt.compat import keras, tf
 from tfopt.config import spec
 from tfopt.data import Splits, from_arrays
 from tfopt.models import ResNet
-from tfopt.stages import Prune, Quantize, Stage, Teacher
+from tfopt.stages import Features, Prune, Quantize, Stage, Teacher, Teachers, distill
 from tfopt.stages.train import train
 
 BATCH = 128
@@ -98,13 +98,14 @@ def plain(splits: Splits, arrays: tuple, epochs: int, autotune: bool) -> list[fl
 
 def ours(stage: Stage, splits: Splits) -> list[float]:
     model = ResNet(depth=8)(splits.spec)
-    teacher = ResNet(depth=8)(splits.spec) if stage.teacher else None
+    teachers = distill.loaded(stage.teachers, lambda _: ResNet(depth=8)(splits.spec))
     prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         train(
-            stage, prepared, teacher, splits,
-            first_epoch=0, holds=False, log_dir=path / "log", checkpoint_dir=path / "epochs",
+            stage, prepared, teachers, splits,
+            first_epoch=0, holds=False, log_dir=path / "log",
+            checkpoint_dir=path / "epochs", logits_dir=path / "teachers",
         )  # fmt: skip
     return stage.clock.times
 
@@ -115,6 +116,11 @@ def contenders(splits: Splits, arrays: tuple, epochs: int) -> dict:
         "prune": (Prune, {}),
         "quantize": (Quantize, {}),
         "train, live teacher": (Stage, {"teacher": Teacher()}),
+        "train, cached teacher": (Stage, {"teacher": Teacher(cached=True)}),
+        "train, features too": (
+            Stage,
+            {"teacher": Teachers(members=(Teacher(), Teacher(objective=Features())))},
+        ),
     }
     runs = {
         "plain fit, tutorial": lambda: plain(splits, arrays, epochs, autotune=True),

@@ -42,6 +42,23 @@ def test_an_epoch_holds_every_example_once_with_its_label(load, arrays):
         assert given[image.astype(np.uint8).tobytes()] == label
 
 
+def test_rows_beside_the_examples_are_theirs_and_change_nothing(load):
+    splits = load()
+    examples, labels, weights = taken(splits.in_order, 6)
+    assert len(np.unique(examples.reshape(54, -1), axis=0)) == np.count_nonzero(weights) == 54
+    numbers, doubled = np.arange(54), 2.0 * np.arange(54)[:, None]
+    for epoch in (0, 3):
+        streams = splits.train(epoch, numbers, doubled), splits.train(epoch)
+        for ((found, rows, others), found_labels), plain in tf.data.Dataset.zip(streams).take(6):
+            assert_equal((found, found_labels), plain)
+            assert_equal(plain, (examples[rows], labels[rows]))
+            np.testing.assert_array_equal(others, doubled[rows])
+
+
+def test_augmented_examples_have_no_rows(load):
+    assert load(augment=Augment(shift=2)).in_order is None
+
+
 def test_epochs_and_seeds_differ_and_one_seed_repeats_itself(load):
     def epoch(seed, number):
         splits = load(seed=seed, normalisation=SAME, validation=0.1, augment=Augment(shift=1))

@@ -17,7 +17,7 @@ from tfopt.compat import keras, tf
 from tfopt.data import from_arrays
 from tfopt.facts import kernel_variables
 from tfopt.pipeline import run
-from tfopt.stages import SGD, OneShotPrune, Sensitivity, Stage, Teacher
+from tfopt.stages import SGD, Features, OneShotPrune, Sensitivity, Stage, Teacher, Teachers
 from tfopt.stages import train as training
 
 
@@ -62,7 +62,11 @@ def without_fused_kernel(model):
 replicas = int(sys.argv[1])
 experiment = load_config(str(Path(__file__).parent / "tiny.py"))
 experiment.strategy, experiment.replicas, experiment.deterministic = "mirrored", replicas, True
-distill = Stage(name="distill", learning_rate=0.02, optimizer=SGD(), teacher=Teacher(weight=0.5))
+hints = Features(pairs=(("dense1", "flatten"),))
+members = Teacher(weight=0.5, cached=True), Teacher(weight=0.5), Teacher(objective=hints)
+distill = Stage(
+    name="distill", learning_rate=0.02, optimizer=SGD(), teacher=Teachers(members=members)
+)
 one_shot = OneShotPrune(sparsity=0.4, batches=2, learning_rate=0.02, optimizer=SGD())
 experiment.stages[1:1] = [distill, one_shot]
 experiment.stages[3].allocation = Sensitivity(batches=2)

@@ -10,9 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.answered import answered
 from tests.pipeline.conftest import TINY
 from tfopt import pipeline
+from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
 from tfopt.config import ConfigError, RunError
-from tfopt.stages import Stage
+from tfopt.data import Spec
+from tfopt.models import Saved
+from tfopt.stages import Stage, Teacher
 
 STAGES = ("train", "prune", "quantize")
 FLOAT = ("float32", "float16", "dynamic", "int8")
@@ -130,6 +133,7 @@ def test_a_layer_that_tfmot_rejects_fails_before_training(experiment, tmp_path, 
         return keras.Model(inputs, keras.layers.Dense(spec.classes, name="logits")(x))
 
     experiment.model = model
+    experiment.stages[1].teacher = None  # it compares layers that this model doesn't have
     monkeypatch.setattr(pipeline, "train", None)
     with pytest.raises(ConfigError, match="stage 'quantize': tfmot can't quantize.*[Ee][Ll][Uu]"):
         pipeline.run(experiment, tmp_path / "run")
@@ -143,6 +147,17 @@ def test_logits_of_another_size_fail_before_training(experiment, tmp_path, monke
     monkeypatch.setattr(pipeline, "train", None)
     with pytest.raises(ConfigError, match=r"logits of shape \(None, 10\), received \(None, 3\)"):
         pipeline.run(experiment, tmp_path)
+
+
+def test_a_teacher_of_other_classes_fails_before_training(experiment, tmp_path, monkeypatch):
+    other = experiment.model(Spec(shape=(8, 8, 1), class_names=("a", "b", "c"), train_size=1))
+    save_model(other, tmp_path / "other.h5")
+    experiment.stages[0].teacher = Teacher(model=Saved(path=str(tmp_path / "other.h5")))
+    monkeypatch.setattr(pipeline, "train", None)
+    message = "stage 'train', teacher 'small_cnn': .* logits of 10 classes, .* received those of 3"
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run(experiment, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir()), "the folder is free for the corrected run"
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_rate(experiment, tmp_path):

@@ -3,11 +3,13 @@
 from tfopt.config import Experiment
 from tfopt.data import Digits
 from tfopt.models import SmallCNN
-from tfopt.stages import SGD, Prune, Quantize, Stage, Teacher
+from tfopt.stages import SGD, Features, Prune, Quantize, Stage, Teacher, Teachers
 
 
 def get_config() -> Experiment:
-    teacher = Teacher(stage="train")
+    # A projection of 16 units to 32 learns as well.
+    hints = Teacher(objective=Features(pairs=(("dense1", "flatten"),)), weight=0.1)
+    teachers = Teachers(members=(Teacher(cached=True), hints))
     optimizer = SGD()
     return Experiment(
         name="tiny",
@@ -17,7 +19,7 @@ def get_config() -> Experiment:
         min_agreement=0.9,
         stages=[
             Stage(epochs=3, learning_rate=0.05, optimizer=optimizer, test_each_epoch=True),
-            Prune(epochs=3, learning_rate=0.02, optimizer=optimizer, teacher=teacher),
-            Quantize(epochs=3, learning_rate=0.002, optimizer=optimizer, teacher=teacher),
+            Prune(epochs=3, learning_rate=0.02, optimizer=optimizer, teacher=teachers),
+            Quantize(epochs=3, learning_rate=0.002, optimizer=optimizer, teacher=Teacher()),
         ],
     )

@@ -82,8 +82,8 @@ def fitted(folder, epochs):
     stage = Prune(epochs=2, sparsity=0.4, pattern=Block(), allocation=Sensitivity(batches=2))
     prepared = stage.prepare(model(), 8, splits.samples)
     stage.epochs = epochs
-    places = {"log_dir": folder / "log", "checkpoint_dir": folder / "epochs"}
-    train(stage, prepared, None, splits, first_epoch=0, holds=True, **places)
+    places = {f"{name}_dir": folder / name for name in ("log", "checkpoint", "logits")}
+    train(stage, prepared, [], splits, first_epoch=0, holds=True, **places)
     return stage.finish(prepared).get_weights()
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras, tf
-from tfopt.stages import SGD, Adam, AdamW, Constant, Cosine, Stage, Teacher
+from tfopt.stages import SGD, Adam, AdamW, Constant, Cosine, Stage
 from tfopt.stages.train import compile_model
 
 
@@ -11,8 +11,8 @@ def linear(seed):
     return keras.Sequential([keras.layers.Dense(3, input_shape=(4,), name="logits")])
 
 
-def compiled(stage, model, student=None):
-    compile_model(stage, model, (student or model).trainable_variables, steps=1)
+def compiled(stage, model):
+    compile_model(stage, model, steps=1)
     return model
 
 
@@ -25,34 +25,6 @@ def softmax(logits):
 def batch():
     rng = np.random.default_rng(0)
     return rng.normal(size=(8, 4)).astype(np.float32), (np.arange(8) % 3).astype(np.int32)
-
-
-def test_loss_with_a_teacher_is_the_formula_of_the_paper(batch):
-    examples, labels = batch
-    student, master = linear(1), linear(2)
-    teacher = Teacher(weight=0.7, temperature=3.0)
-    stage = Stage(teacher=teacher, optimizer=SGD(), learning_rate=1e-9)
-    logits, targets = student.predict(examples, verbose=0), master.predict(examples, verbose=0)
-    p, q = softmax(targets / 3), softmax(logits / 3)
-    hard = -np.log(softmax(logits)[np.arange(8), labels]).mean()
-    soft = (p * np.log(p / q)).sum(-1).mean()
-    model = compiled(stage, teacher.attach(student, master), student)
-    loss = model.fit(examples, labels, batch_size=8, verbose=0).history["loss"][0]
-    assert loss == pytest.approx(hard + 0.7 * 9 * soft, rel=1e-5)
-    assert model.evaluate(examples, labels, verbose=0)[0] == pytest.approx(hard, rel=1e-5)
-
-
-def test_the_teacher_stays_as_it_was_and_evaluation_never_runs_it(batch):
-    student, master = linear(1), linear(2)
-    stage = Stage(teacher=Teacher(), optimizer=SGD(), learning_rate=0.1)
-    before = [w.copy() for w in master.get_weights()]
-    model = compiled(stage, stage.teacher.attach(student, master), student)
-    model.fit(*batch, verbose=0)
-    assert all(map(np.array_equal, before, master.get_weights()))
-    calls = []
-    master.call = lambda *args, **kwargs: calls.append(1)
-    model(batch[0], training=False)
-    assert not calls
 
 
 def test_label_smoothing_is_the_formula(batch):

@@ -58,10 +58,11 @@ def from_arrays(
         name: _Examples(*pairs[name], chosen[name], normalisation, batch_size) for name in pairs
     }
     return Splits(
-        train=lambda first_epoch: ready["train"].endless(first_epoch, seed, augment),
+        train=lambda first_epoch, *rows: ready["train"].endless(first_epoch, seed, augment, rows),
         validation=ready["validation"].finite(),
         test=ready["test"].finite(),
         samples=ready["train"].endless(0, seed, None).take(train_size // batch_size),
+        in_order=None if augment else ready["train"].finite(),
         spec=Spec(
             shape=rows.shape[1:],
             class_names=tuple(class_names),
@@ -82,24 +83,39 @@ class _Examples:
     normalise: Normalisation
     batch_size: int
 
-    def endless(self, first_epoch: int, seed: int, augment: Callable | None) -> "tf.data.Dataset":
-        """Return (examples, labels) of all epochs from `first_epoch` on."""
+    def endless(
+        self,
+        first_epoch: int,
+        seed: int,
+        augment: Callable | None,
+        beside: tuple[np.ndarray, ...] = (),
+    ) -> "tf.data.Dataset":
+        """Return (examples, labels) of all epochs from `first_epoch` on.
+
+        With arrays `beside`, of one row for each of the chosen examples in their order, it
+        is ((examples, *rows), labels).
+        """
         steps, labels = len(self.chosen) // self.batch_size, tf.constant(self.labels)
         chosen, gather = tf.constant(self.chosen), gatherer(self.rows)
+        gathers = [gatherer(rows) for rows in beside]
 
         def epoch(number: "tf.Tensor") -> "tf.data.Dataset":
+            places = tf.range(len(self.chosen), dtype=tf.int64)
             # Not index_shuffle: one seed gave 256 different orders in 5,000 epochs (TF 2.21).
-            order = tf.random.experimental.stateless_shuffle(chosen, seed=[seed, number])
+            order = tf.random.experimental.stateless_shuffle(places, seed=[seed, number])
             batches = tf.reshape(order[: steps * self.batch_size], [steps, self.batch_size])
             step = number * steps + tf.range(steps, dtype=tf.int64)
             return tf.data.Dataset.from_tensor_slices((step, batches))
 
-        def load(step: "tf.Tensor", indices: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        def load(step: "tf.Tensor", places: "tf.Tensor") -> tuple[Any, "tf.Tensor"]:
+            indices = tf.gather(chosen, places)
             examples = gather(indices)
             if augment is not None:
                 shape = examples.shape
                 examples = tf.ensure_shape(augment(examples, tf.stack([seed, step])), shape)
-            return self.normalise(examples), tf.gather(labels, indices)
+            examples = self.normalise(examples)
+            rows = [gather(places) for gather in gathers]
+            return (examples, *rows) if rows else examples, tf.gather(labels, indices)
 
         epochs = tf.data.Dataset.range(first_epoch, _LAST_EPOCH)
         return _prefetched(epochs.flat_map(epoch), load)

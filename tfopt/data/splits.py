@@ -38,14 +38,20 @@ class Splits:
     examples of weight 0, and the others weigh so much that Keras's mean over all rows is the
     exact mean over the real ones. `samples` is one epoch of (examples, labels) of the train
     split, shuffled and not augmented, for measuring. Examples are float32, labels int32.
+
+    `in_order` is finite as `test` is, and gives each training example once, so that something
+    can be computed of it that all epochs use: `train(first_epoch, *arrays)` takes arrays of
+    one row for each example of `in_order` and gives ((examples, *rows), labels). It is None
+    where training examples are augmented, and so never the same twice.
     """
 
-    train: Callable[[int], "tf.data.Dataset"]
+    train: Callable[..., "tf.data.Dataset"]
     validation: "tf.data.Dataset"
     test: "tf.data.Dataset"
     samples: "tf.data.Dataset"
     spec: Spec
     batch_size: int
+    in_order: "tf.data.Dataset | None" = None
 
     @property
     def steps_per_epoch(self) -> int:

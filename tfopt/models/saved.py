@@ -12,7 +12,7 @@ from tfopt.models.blocks import DataSpec
 
 @spec
 class Saved:
-    """The functional or Sequential model in `path`, with its weights, ready to be compressed.
+    """The functional or Sequential model in `path`, with its weights: to compress, or a teacher.
 
     `path` is an HDF5 or .keras file or a SavedModel's folder that Keras 2 (`tf_keras`) wrote.
     Models inside the model are flattened, and a softmax at the end is taken off, since all of
@@ -23,7 +23,7 @@ class Saved:
 
     def __call__(self, data: DataSpec) -> "keras.Model":
         """Return the model; raises ConfigError where it can't be read or doesn't fit `data`."""
-        model: Any = rebuilt_to_logits(self._loaded(), self.path)
+        model: Any = self.load()
         received = model.input_shape[1:]
         if len(model.inputs) != 1 or received != tuple(data.shape):
             raise ConfigError(
@@ -32,11 +32,15 @@ class Saved:
             )
         return model
 
+    def load(self) -> "keras.Model":
+        """Return the model; raises ConfigError where it can't be read."""
+        return rebuilt_to_logits(self._loaded(), self.path)
+
     def _loaded(self) -> Any:
         path = Path(self.path).expanduser()
         if not self.path or not path.exists():
             raise ConfigError(
-                f"config.model.path: expected a saved Keras model, received {self.path!r}, "
+                f"Saved.path: expected a saved Keras model, received {self.path!r}, "
                 "which doesn't exist."
             )
         try:
@@ -45,7 +49,7 @@ class Saved:
             return keras.models.load_model(path, compile=False)
         except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
             raise ConfigError(
-                f"config.model.path: expected a model that tf_keras can load, received "
+                f"Saved.path: expected a model that tf_keras can load, received "
                 f"{self.path}, of which it says {str(error).strip().splitlines()[0]!r}; save it "
                 "with tf_keras (Keras 3's own .keras format is another)."
             ) from error
@@ -55,7 +59,7 @@ def rebuilt_to_logits(model: "keras.Model", path: str) -> "keras.Model":
     """Return `model` flat and without a softmax at its end, which `path` names in errors."""
     if not getattr(model, "_is_graph_network", False):
         raise ConfigError(
-            f"config.model.path: expected a functional or Sequential model, received {path}, a "
+            f"Saved.path: expected a functional or Sequential model, received {path}, a "
             f"{type(model).__name__} whose layers can't be told apart; rebuild it from layers."
         )
     model = rebuilt(model)

@@ -2,7 +2,8 @@
 
 from tfopt.stages.allocation import ERK, Global, Sensitivity, Uniform
 from tfopt.stages.base import Stage
-from tfopt.stages.distill import Teacher
+from tfopt.stages.distill import Teacher, Teachers
+from tfopt.stages.objectives import AttentionScores, AttentionTransfer, Features, Logits, Objective
 from tfopt.stages.one_shot import OneShotPrune
 from tfopt.stages.optimizers import SGD, Adam, AdamW, Constant, Cosine
 from tfopt.stages.patterns import Block, NofM, Unstructured
@@ -11,25 +12,31 @@ from tfopt.stages.quantize import Quantize
 from tfopt.stages.sparsify import First, Last
 
 __all__ = [
-    "ERK",
-    "SGD",
     "Adam",
     "AdamW",
     "AtOnce",
+    "AttentionScores",
+    "AttentionTransfer",
     "Block",
     "Constant",
     "Cosine",
+    "ERK",
+    "Features",
     "First",
     "Global",
     "Last",
+    "Logits",
     "NofM",
+    "Objective",
     "OneShotPrune",
     "Polynomial",
     "Prune",
     "Quantize",
+    "SGD",
     "Sensitivity",
     "Stage",
     "Teacher",
+    "Teachers",
     "Uniform",
     "Unstructured",
 ]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from tfopt.compat import keras, tf
 from tfopt.config import bounded, having, spec
 from tfopt.facts import Facts
-from tfopt.stages.distill import Teacher
+from tfopt.stages.distill import AnyTeacher, Teacher
 from tfopt.stages.optimizers import Adam, Constant
 
 
@@ -14,8 +14,9 @@ from tfopt.stages.optimizers import Adam, Constant
 class Stage:
     """Plain training, and the hooks by which other stages differ from it.
 
-    `learning_rate` is the peak of `schedule`. `test_each_epoch` prints the loss and the
-    accuracy on the test split after every epoch. A stage of 0 epochs only rewrites the model.
+    `learning_rate` is the peak of `schedule`. `teacher` is a Teacher or Teachers.
+    `test_each_epoch` prints the loss and the accuracy on the test split after every epoch. A
+    stage of 0 epochs only rewrites the model.
     """
 
     quantizes: ClassVar[bool] = False
@@ -26,8 +27,13 @@ class Stage:
     schedule: Any = having("over", Constant)
     optimizer: Any = having("build", Adam)
     label_smoothing: float = bounded(0.0, least=0, below=1)
-    teacher: Teacher | None = None
+    teacher: AnyTeacher | None = None
     test_each_epoch: bool = False
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """Each single teacher; none without a `teacher`."""
+        return self.teacher.each() if self.teacher else ()
 
     def prepare(
         self, model: "keras.Model", steps: int, samples: "tf.data.Dataset"

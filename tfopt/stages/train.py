@@ -1,13 +1,16 @@
 """The one training loop: the only compile and fit."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
 from tfopt.stages.base import Stage
+from tfopt.stages.distill import attached
 from tfopt.stages.hold import hold
+from tfopt.stages.kept import kept_logits
 
 # Python works between two executions (progress bar, callbacks), the devices during one.
 _STEPS_PER_EXECUTION = 16
@@ -16,21 +19,23 @@ _STEPS_PER_EXECUTION = 16
 def train(
     stage: Stage,
     model: "keras.Model",
-    teacher: "keras.Model | None",
+    teachers: list,
     splits: Any,
     *,
     first_epoch: int,
     holds: bool,
     log_dir: Path,
     checkpoint_dir: Path,
+    logits_dir: Path,
 ) -> list[dict]:
     """Fit `model`, which `stage.prepare` returned, and return what each epoch measured.
 
-    Must run in the strategy's scope. Goes on after the last epoch that `checkpoint_dir` holds.
-    `first_epoch` counts the epochs of the stages before, so that no two stages see the data
-    in the same order. `holds` keeps the zeros and the shared values that `model` comes with; a
-    model that no stage has trained has none but those of its initializers. Raises RunError
-    when the loss is not finite.
+    `teachers` are the models of `stage.teachers`; those that are cached have their logits in
+    `logits_dir`. Must run in the strategy's scope. Goes on after the last epoch that
+    `checkpoint_dir` holds. `first_epoch` counts the epochs of the stages before, so that no
+    two stages see the data in the same order. `holds` keeps the zeros and the shared values
+    that `model` comes with; a model that no stage has trained has none but those of its
+    initializers. Raises RunError when the loss is not finite.
     """
     if not stage.epochs:
         return []
@@ -40,10 +45,12 @@ def train(
     _synchronise_statistics(model)
     if holds:
         hold(model)
-    fitted = stage.teacher.attach(model, teacher) if stage.teacher else model
+    fitted, stream, learned = _taught(stage, model, teachers, splits, logits_dir)
     steps = splits.steps_per_epoch
-    compile_model(stage, fitted, model.trainable_variables, steps)
-    checkpoints = EpochCheckpoints(checkpoint_dir, model=model, optimizer=fitted.optimizer)
+    compile_model(stage, fitted, steps)
+    checkpoints = EpochCheckpoints(
+        checkpoint_dir, model=model, optimizer=fitted.optimizer, **learned
+    )
     history = checkpoints.restore()
     examples = steps * splits.batch_size
     watchers = [
@@ -55,7 +62,7 @@ def train(
     ]
     verbose: Any = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch for a log file
     fitted.fit(
-        splits.train(first_epoch + len(history)),
+        stream(first_epoch + len(history)),
         validation_data=splits.validation,
         initial_epoch=len(history),
         epochs=stage.epochs,
@@ -64,6 +71,22 @@ def train(
         verbose=verbose,
     )
     return history
+
+
+def _taught(
+    stage: Stage, model: "keras.Model", teachers: list, splits: Any, logits_dir: Path
+) -> tuple["keras.Model", Callable, dict]:
+    """Return what is fitted, its training stream by first epoch, and what it learns beside."""
+    if not stage.teachers:
+        return model, splits.train, {}
+    fitted = attached(stage.name, model, stage.teachers, teachers, splits)
+    kept = [
+        kept_logits(teacher, splits, logits_dir)
+        for spec, teacher in zip(stage.teachers, teachers, strict=True)
+        if spec.cached
+    ]
+    learned = {"projections": fitted.projections} if fitted.projections else {}
+    return fitted, lambda first_epoch: splits.train(first_epoch, *kept), learned
 
 
 def _synchronise_statistics(model: "keras.Model") -> None:
@@ -78,12 +101,12 @@ def _synchronise_statistics(model: "keras.Model") -> None:
                 layer.fused, layer.synchronized = False, True
 
 
-def compile_model(stage: Stage, model: "keras.Model", variables: list, steps: int) -> None:
-    """Compile `model` as `stage` says, for `steps` steps an epoch that move `variables`."""
+def compile_model(stage: Stage, model: "keras.Model", steps: int) -> None:
+    """Compile `model` as `stage` says, for `steps` steps an epoch."""
     optimizer = stage.optimizer.build(
         stage.schedule.over(stage.learning_rate, stage.epochs * steps)
     )
-    optimizer.build(variables)
+    optimizer.build(model.trainable_variables)
     model.compile(
         optimizer,
         loss=_cross_entropy(stage.label_smoothing),

@@ -1,0 +1,48 @@
+"""A teacher's logits, computed once for all training examples and kept on disk."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfopt.checkpoint import renamed
+from tfopt.compat import keras, tf
+
+_LOG = logging.getLogger(__name__)
+
+
+def kept_logits(teacher: "keras.Model", splits: Any, folder: Path) -> np.ndarray:
+    """Return the logits (train_size, classes), float32, that `teacher` gives `splits.in_order`.
+
+    They are computed batch by batch into a file in `folder`, which is mapped into memory and
+    found again by the teacher's weights and the data: a teacher that changed has another file.
+    """
+    path = folder / f"logits_{_key(teacher, splits)}.npy"
+    if not path.exists():
+        _LOG.info("teacher %s: logits of %d examples.", teacher.name, splits.spec.train_size)
+        _write(path, teacher, splits)
+    return np.load(path, mmap_mode="r")
+
+
+def _write(path: Path, teacher: "keras.Model", splits: Any) -> None:
+    predict = tf.function(lambda examples: tf.cast(teacher(examples, training=False), tf.float32))
+    shape = (splits.spec.train_size, teacher.output_shape[-1])
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    # Written and not mapped: a full disk under a mapping kills the process.
+    with renamed(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for examples, _, weights in splits.in_order:
+            file.write(predict(examples).numpy()[weights.numpy() > 0].astype("<f4").tobytes())
+
+
+def _key(teacher: Any, splits: Any) -> str:
+    """Return a hash of the weights, the architecture, the number of examples and the first ones."""
+    found = hashlib.sha256(json.dumps(teacher.get_config(), default=str).encode())
+    found.update(str(splits.spec.train_size).encode())
+    first, *_ = next(iter(splits.in_order))
+    for values in (*teacher.get_weights(), first.numpy()):
+        found.update(np.asarray(values).tobytes())
+    return found.hexdigest()[:24]
