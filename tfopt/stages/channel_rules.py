@@ -21,8 +21,8 @@ def is_elementwise(activation: Any) -> bool:
     return getattr(activation, "__name__", "") in _ELEMENTWISE
 
 
-def rule_of(layer: Any, constants: list) -> Callable | None:
-    """Return the rule for `layer`, called with `constants` beside tensors; None for no rule."""
+def rule_of(layer: Any, count: int, constants: list) -> Callable | None:
+    """Return the rule for `layer`, called with `count` tensors and `constants`; None for none."""
     kind, activation = type(layer), getattr(layer, "activation", None)
     if not kind.__module__.startswith("tf_keras."):  # one's own Dense may do anything
         return None
@@ -33,7 +33,8 @@ def rule_of(layer: Any, constants: list) -> Callable | None:
     if kind.__name__ == "TFOpLambda":
         scalars = all(np.ndim(constant) == 0 for constant in constants)
         return _merges if layer.symbol in _OPERATORS and scalars else None
-    return _RULES.get(kind.__name__)
+    rule = _RULES.get(kind.__name__)
+    return rule if count == 1 or rule in (_merges, _concatenates) else None
 
 
 def _passes(trace: Any, node: Any, ids: Any) -> Any:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tfopt.compat import keras, tf
 from tfopt.graph import interpreted
@@ -80,12 +78,15 @@ class _Trace:
         arguments = tf.nest.flatten((args, kwargs))
         taken = [value for value in arguments if isinstance(value, _Ids)]
         others = [value for value in arguments if not isinstance(value, _Ids)]
-        rule = rule_of(node.layer, others)
+        rule = rule_of(node.layer, len(taken), others)
         given = rule(self, node, *taken) if rule else None
         if given is None:
             self.fix(*taken)
             return tf.nest.map_structure(self.fixed, node.outputs)
-        return given if isinstance(given, _Ids) else np.asarray(given).view(_Ids)
+        given = given if isinstance(given, _Ids) else np.asarray(given).view(_Ids)
+        if self._keeps(node.layer.name):
+            self.fix(given)
+        return given
 
     def fixed(self, tensor: Any) -> _Ids:
         """Return the channels of a `tensor` that stays as it is."""
@@ -106,7 +107,7 @@ class _Trace:
             made = np.arange(self._count, self._count + width).view(_Ids)
             self._made[layer.name], self._count = made, self._count + width
             self.state(layer, field, made)
-            if self._keeps(layer.name) or not is_elementwise(layer.activation):
+            if not is_elementwise(getattr(layer, "activation", keras.activations.linear)):
                 self.fix(made)
         return self._made[layer.name]
 
@@ -123,6 +124,10 @@ class _Trace:
 
     def result(self) -> Channels:
         """Return the channels with those that are the same under one number."""
+        # Deferred, since it takes half a second, which no config shall wait for.
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         one, other = np.concatenate([pairs.reshape(2, -1) for pairs in self._same], axis=1)
         edges = coo_array((np.ones(len(one)), (one, other)), shape=(self._count,) * 2)
         count, number = connected_components(edges, directed=False)

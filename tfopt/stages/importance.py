@@ -24,7 +24,9 @@ class L1:
         """Return the worth of each channel, (channels,)."""
         del model, samples
         axes = [axis for axis in channels.axes if axis.makes]
-        return _mean(axes, [_relative(_along(axis, axis.weight.numpy())) for axis in axes], channels)
+        return _mean(
+            axes, [_relative(_along(axis, axis.weight.numpy())) for axis in axes], channels
+        )
 
 
 @spec

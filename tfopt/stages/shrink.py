@@ -26,7 +26,8 @@ class Shrink(Stage):
     """Remove the channels that are worth least, everywhere at once, then fine-tune.
 
     Either `params` or `macs` says what shall be left at most: a share of what the model has
-    (below 1), or a number of parameters or of multiply-accumulates for one example (above 1).
+    (below 1), or a number of parameters or of multiply-accumulates for one example (above 1);
+    the other is 0.
     `score` says what a channel is worth; channels compete over the whole model, each relative
     to what is left of its own layer. Widths are rounded to a `multiple`, which kernels of
     devices like; a layer no wider than that is left. Channels are kept in layers whose name
@@ -35,17 +36,17 @@ class Shrink(Stage):
     """
 
     name: str = "shrink"
-    params: float | None = None
-    macs: float | None = None
+    params: float = bounded(0.0, least=0)
+    macs: float = bounded(0.0, least=0)
     score: Any = having("rate", L1)
     multiple: int = bounded(8, least=1)
     exclude: tuple[str, ...] = ()
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield what is impossible."""
-        if (self.params is None) == (self.macs is None):
-            yield "params", f"either params or macs (which is {self.macs!r})"
-        elif not (0 < self._asked < 1 or self._asked > 1):
+        if bool(self.params) == bool(self.macs):
+            yield "params", f"one of params and macs to be 0 and one not (macs is {self.macs:g})"
+        elif self._asked == 1:
             yield self._what, "a share below 1 or a number above 1"
 
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
@@ -84,7 +85,7 @@ class Shrink(Stage):
 
     @property
     def _what(self) -> str:
-        return "macs" if self.params is None else "params"
+        return "params" if self.params else "macs"
 
     @property
     def _asked(self) -> float:
