@@ -1,4 +1,4 @@
-"""Train, distill, prune and quantize over argv[1] replicas; print what came out as JSON.
+"""Train, distill, shrink, prune and quantize over argv[1] replicas; print what came out as JSON.
 
 A process of its own, since a process can have only one strategy.
 """
@@ -17,7 +17,7 @@ from tfopt.compat import keras, tf
 from tfopt.data import from_arrays
 from tfopt.facts import kernel_variables
 from tfopt.pipeline import run
-from tfopt.stages import SGD, Stage, Teacher
+from tfopt.stages import SGD, Shrink, Stage, Taylor, Teacher
 from tfopt.stages import train as training
 
 
@@ -63,7 +63,10 @@ replicas = int(sys.argv[1])
 experiment = load_config(str(Path(__file__).parent / "tiny.py"))
 experiment.strategy, experiment.replicas, experiment.deterministic = "mirrored", replicas, True
 distill = Stage(name="distill", learning_rate=0.02, optimizer=SGD(), teacher=Teacher(weight=0.5))
-experiment.stages.insert(1, distill)
+shrink = Shrink(
+    params=0.6, multiple=2, score=Taylor(batches=2), learning_rate=0.02, optimizer=SGD()
+)
+experiment.stages[1:1] = [distill, shrink]
 for stage in experiment.stages:
     stage.epochs = 1
 experiment.data, experiment.min_agreement = NoisyDigits(), 0.0

@@ -22,11 +22,12 @@ def fisher(
     ...); `batches` of it are used.
     """
     kernels = kernel_variables(model)
-    sums = [tf.Variable(tf.zeros_like(kernel)) for kernel in kernels.values()]
+    strategy = tf.distribute.get_strategy()
 
-    @tf.function
-    def add(examples: Any, number: Any) -> None:
+    def squares(examples: Any, number: Any) -> list:
+        variables = list(kernels.values())
         with tf.GradientTape() as tape:
+            tape.watch(variables)  # those of frozen layers as well
             logits = tf.cast(model(examples, training=False), tf.float32)
             drawn = tf.random.stateless_categorical(logits, 1, seed=tf.stack([seed, number]))
             loss = keras.losses.sparse_categorical_crossentropy(
@@ -34,13 +35,21 @@ def fisher(
             )
             loss = tf.reduce_mean(loss)
         size = tf.cast(tf.shape(logits)[0], tf.float32)
-        gradients = tape.gradient(loss, list(kernels.values()))
-        for total, gradient in zip(sums, gradients, strict=True):
-            if gradient is not None:
-                total.assign_add(size * tf.square(tf.convert_to_tensor(gradient)))
+        gradients = tape.gradient(
+            loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return [size * tf.square(tf.convert_to_tensor(gradient)) for gradient in gradients]
 
+    # A mirrored variable has gradients on a replica only: all of them compute the same.
+    @tf.function
+    def on_replicas(examples: Any, number: Any) -> Any:
+        return strategy.run(squares, args=(examples, number))
+
+    sums = [np.zeros(kernel.shape, np.float32) for kernel in kernels.values()]
     count = 0
     for number, (examples, *_) in samples.take(batches).enumerate():
-        add(examples, tf.cast(number, tf.int32))
+        found = on_replicas(examples, tf.cast(number, tf.int32))
+        for total, each in zip(sums, found, strict=True):
+            total += strategy.experimental_local_results(each)[0].numpy()
         count += 1
-    return {name: total.numpy() / max(count, 1) for name, total in zip(kernels, sums, strict=True)}
+    return {name: total / max(count, 1) for name, total in zip(kernels, sums, strict=True)}
