@@ -27,7 +27,7 @@ from tfopt.compat import keras, tf
 from tfopt.config import spec
 from tfopt.data import Splits, from_arrays
 from tfopt.models import ResNet
-from tfopt.stages import Prune, Quantize, Stage, Teacher
+from tfopt.stages import Prune, Quantize, Shrink, Stage, Teacher
 from tfopt.stages.train import train
 
 BATCH = 128
@@ -113,6 +113,7 @@ def contenders(splits: Splits, arrays: tuple, epochs: int) -> dict:
     stages = {
         "train": (Stage, {}),
         "prune": (Prune, {}),
+        "shrink": (Shrink, {"macs": 0.5}),
         "quantize": (Quantize, {}),
         "train, live teacher": (Stage, {"teacher": Teacher()}),
     }

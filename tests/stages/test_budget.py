@@ -5,7 +5,7 @@ from tfopt.data import Spec
 from tfopt.facts import measure
 from tfopt.models import ResNet
 from tfopt.stages import budget
-from tfopt.stages.channels import channels
+from tfopt.stages.channels import coupled
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +13,7 @@ def counted():
     """The channels of a ResNet with their kinds and both costs."""
     spec = Spec(shape=(16, 16, 3), class_names=("a", "b", "c"), train_size=8)
     model = ResNet(depth=8, width=20)(spec)
-    found = channels(model, lambda layer: False)
+    found = coupled(model, lambda layer: False)
     kinds = budget.kinds(found)
     costs = [make(model, found, kinds) for make in (budget.params, budget.macs)]
     return model, found, kinds, costs

@@ -6,7 +6,7 @@ from tfopt.data import Spec
 from tfopt.facts import measure, weight_name
 from tfopt.models import PRESETS
 from tfopt.stages import budget
-from tfopt.stages.channels import STAYS, channels
+from tfopt.stages.channels import STAYS, coupled
 from tfopt.stages.shrink import without
 
 L = keras.layers
@@ -73,9 +73,10 @@ def sequence():
     inputs = keras.Input((7,), dtype="int32", name="input")
     x = L.Embedding(20, 6, name="embedding")(inputs)
     x = L.Average(name="mean")([x, L.Conv1D(6, 3, padding="same", name="conv")(x)])
+    x = L.SeparableConv1D(4, 1, name="apart")(L.DepthwiseConv1D(1, name="each")(x))
     x = L.MaxPooling1D(name="pool")(L.Dense(6, activation="gelu", name="dense")(x))
-    x = L.Reshape((-1, 9), name="rows")(L.RepeatVector(3, name="three")(L.Flatten(name="f")(x)))
-    return closed(inputs, L.Rescaling(0.5, name="half")(x)), 6
+    x = L.Reshape((-1, 18), name="rows")(L.RepeatVector(3, name="three")(L.Flatten(name="f")(x)))
+    return closed(inputs, L.Rescaling(0.5, name="half")(x)), 6 + 4 + 6
 
 
 def volume():
@@ -128,7 +129,7 @@ def randomised(model):
     for weight in model.weights:
         if weight_name(weight) in ("gamma", "moving_variance"):
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
-        elif weight.shape.rank == 1:
+        elif weight_name(weight) in ("bias", "beta", "moving_mean", "alpha"):
             weight.assign(rng.normal(0, 0.1, weight.shape))
     return model
 
@@ -146,7 +147,7 @@ def silence(found, removed, side):
 
 def check_removal(model, side):
     """Silence some channels: removing them changes no logit, and costs what was computed."""
-    found = channels(randomised(model), lambda layer: False)
+    found = coupled(randomised(model), lambda layer: False)
     kinds = budget.kinds(found)
     cuts = budget.cuts(np.random.default_rng(1).random(found.count), kinds, 2)
     left = cuts.made(max(len(cuts.sizes) // 2, min(3, len(cuts.sizes))), kinds.sizes)
@@ -174,7 +175,7 @@ def test_a_model_without_its_silent_channels_computes_the_same(graph, side):
 @pytest.mark.parametrize("graph", [*GRAPHS, unknown])
 def test_finds_all_channels_that_can_be_removed(graph):
     model, free = graph()
-    assert channels(model, lambda layer: False).count == 1 + free
+    assert coupled(model, lambda layer: False).count == 1 + free
 
 
 FAST = {"mlp", "small_cnn", "resnet8", "ds_cnn_s"}
@@ -204,7 +205,7 @@ def test_keras_applications_compute_the_same(name):
 
 def test_excluded_layers_keep_their_channels():
     model, free = mobile()
-    found = channels(model, lambda layer: layer == "twice")
+    found = coupled(model, lambda layer: layer == "twice")
     assert found.count == 1 + free - 4
     made = {axis.layer.name: axis.channels for axis in found.axes if axis.makes}
     assert np.all(made["stem"] == STAYS)
@@ -214,4 +215,4 @@ def test_excluded_layers_keep_their_channels():
 def test_normalised_channels_can_be_removed():
     inputs = keras.Input((6,), name="input")
     x = L.LayerNormalization(name="norm")(L.Dense(8, name="hidden")(inputs))
-    assert channels(closed(inputs, x), lambda layer: False).count == 1 + 8
+    assert coupled(closed(inputs, x), lambda layer: False).count == 1 + 8

@@ -3,7 +3,7 @@ import pytest
 
 from tfopt.compat import keras, tf
 from tfopt.stages import L1, BatchNormScale, Taylor
-from tfopt.stages.channels import STAYS, channels
+from tfopt.stages.channels import STAYS, coupled
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def model():
 
 def rated(score, model, samples=None):
     """Return the worth of the three channels that are added, and of the plain two."""
-    found = channels(model, lambda layer: False)
+    found = coupled(model, lambda layer: False)
     rates = score.rate(model, found, samples)
     made = {axis.layer.name: axis.channels for axis in found.axes if axis.makes}
     assert made["one"].tolist() == made["other"].tolist()

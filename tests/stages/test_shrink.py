@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from tfopt.export import Artifact, Float32
 from tfopt.facts import Facts, kernel_variables, measure
 from tfopt.models import ResNet, SmallCNN
 from tfopt.stages import L1, BatchNormScale, Shrink, Taylor, budget
-from tfopt.stages.channels import channels
+from tfopt.stages.channels import coupled
 from tfopt.stages.shrink import without
 from tfopt.testing import _made_up, check_stage
 
@@ -23,7 +25,7 @@ SPEC = Spec(shape=(8, 8, 1), class_names=("a", "b", "c", "d"), train_size=16)
 def test_removes_just_the_channels_that_were_zero(score, what):
     keras.utils.set_random_seed(0)
     model = randomised(ResNet(depth=8)(SPEC))
-    found = channels(model, lambda layer: False)
+    found = coupled(model, lambda layer: False)
     kinds = budget.kinds(found)
     cuts = budget.cuts(np.random.default_rng(0).random(found.count), kinds, 8)
     removed = budget.removed(cuts, kinds.sizes, cuts.made(8, kinds.sizes))
@@ -120,3 +122,12 @@ def test_latency_falls_with_the_operations():
         content = Float32().convert(each, np.zeros((1, 32, 32, 3), np.float32))
         medians.append(latency(Artifact(stage="shrink", variant="float32", content=content))[0])
     assert medians[1] < 0.7 * medians[0], medians
+
+
+@pytest.mark.slow
+def test_resnet50_is_shrunk_within_half_a_minute():
+    model = keras.applications.ResNet50(weights=None)
+    began = time.perf_counter()
+    small = Shrink(macs=0.5).prepare(model, 1, None)
+    assert time.perf_counter() - began < 30
+    assert 0.49 < measure(small).macs / measure(model).macs <= 0.5

@@ -177,4 +177,5 @@ _OPERATORS = {
     *("__operators__.add", "math.add", "math.subtract", "math.multiply", "math.truediv"),
     *("math.divide", "math.maximum", "math.minimum", "math.negative", "math.abs", "math.square"),
     *("math.sigmoid", "math.tanh", "nn.relu", "nn.relu6", "nn.silu", "nn.gelu", "nn.elu"),
+    *("nn.leaky_relu", "clip_by_value"),
 }

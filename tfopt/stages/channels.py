@@ -46,7 +46,7 @@ class Channels:
     fields: dict[str, tuple[str, np.ndarray]]
 
 
-def channels(model: "keras.Model", keeps: Callable[[str], bool]) -> Channels:
+def coupled(model: "keras.Model", keeps: Callable[[str], bool]) -> Channels:
     """Return the channels of the functional `model`.
 
     The channels of its inputs and outputs stay, those of layers for whose name `keeps` is

@@ -13,7 +13,7 @@ from tfopt.facts import Facts
 from tfopt.graph import rebuilt
 from tfopt.stages import budget
 from tfopt.stages.base import Stage
-from tfopt.stages.channels import Channels, channels
+from tfopt.stages.channels import Channels, coupled
 from tfopt.stages.importance import L1
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Shrink(Stage):
         if any(isinstance(layer, keras.Model) for layer in model.layers):
             model = rebuilt(model)
         self._check_exclude([layer.name for layer in model.layers])
-        found = channels(model, self._keeps)
+        found = coupled(model, self._keeps)
         kinds = budget.kinds(found)
         cost = _COSTS[self._what](model, found, kinds)
         cuts = budget.cuts(self.score.rate(model, found, samples), kinds, self.multiple)
