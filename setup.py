@@ -29,6 +29,7 @@ setup(
         "ml-collections==1.1.0",
         "ai-edge-litert>=2.1,<3",
         "h5py>=3.11,<4",
+        "scipy>=1.11,<2",
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
         "jinja2>=3.1,<4",

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfopt.compat import keras, tfmot
 
-_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "embeddings")
+KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "embeddings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +74,18 @@ def measure(model: "keras.Model") -> Facts:
     for layer, weights in _plain_layers(model):
         params += sum(math.prod(weight.shape) for weight in weights)
         for weight in weights:
-            if _name(weight) in _KERNELS:
+            if weight_name(weight) in KERNELS:
                 values = np.asarray(weight.numpy())
                 kernel = Kernel(
                     layer=getattr(layer, "layer", layer).name,
                     layer_type=type(getattr(layer, "layer", layer)).__name__,
-                    name=_name(weight),
+                    name=weight_name(weight),
                     shape=values.shape,
                     zeros=int(values.size - np.count_nonzero(values)),
-                    distinct=_distinct(channels(values, _name(weight))),
+                    distinct=_distinct(channels(values, weight_name(weight))),
                 )
                 kernels.append(kernel)
-                macs += _macs(kernel, layer.output_shape)
+                macs += positions(layer) * kernel.size
     return Facts(kernels=tuple(kernels), params=params, macs=macs)
 
 
@@ -106,11 +106,23 @@ def is_quantized(model: "keras.Model") -> bool:
 def kernel_variables(model: "keras.Model") -> dict[str, Any]:
     """Return the kernel variable of each layer by `layer/weight`, through any wrapper."""
     return {
-        f"{getattr(layer, 'layer', layer).name}/{_name(weight)}": weight
+        f"{getattr(layer, 'layer', layer).name}/{weight_name(weight)}": weight
         for layer, weights in _plain_layers(model)
         for weight in weights
-        if _name(weight) in _KERNELS
+        if weight_name(weight) in KERNELS
     }
+
+
+def weight_name(weight: Any) -> str:
+    """Return the name of the variable `weight` within its layer, such as "kernel"."""
+    return weight.name.split("/")[-1].split(":")[0]
+
+
+def positions(layer: Any) -> int:
+    """Return how often each weight of a kernel of `layer` is multiplied for one example."""
+    if type(getattr(layer, "layer", layer)).__name__ == "Embedding":
+        return 0
+    return math.prod(layer.output_shape[1:-1])
 
 
 def _plain_layers(model: "keras.Model") -> Iterator[tuple[Any, list]]:
@@ -135,14 +147,3 @@ def _channel_count(shape: tuple[int, ...], name: str) -> int:
 
 def _distinct(by_channel: np.ndarray) -> int:
     return int((np.diff(np.sort(by_channel, 0), axis=0) != 0).sum(0).max(initial=0)) + 1
-
-
-def _name(weight: Any) -> str:
-    return weight.name.split("/")[-1].split(":")[0]
-
-
-def _macs(kernel: Kernel, output_shape: tuple) -> int:
-    if kernel.layer_type == "Embedding":
-        return 0
-    positions = math.prod(output_shape[1:-1])
-    return positions * kernel.size

@@ -36,7 +36,9 @@ def rebuilt(model: "keras.Model", replace: Callable = copied) -> "keras.Model":
             copies[id(layer)] = layer, replace(layer)
         return copies[id(layer)][1]
 
-    outputs = _called(model, inputs, stand_in)
+    outputs = interpreted(
+        model, inputs, lambda node, args, kwargs: stand_in(node.layer)(*args, **kwargs)
+    )
     made = keras.Model(
         tf.nest.pack_sequence_as(functional._nested_inputs, inputs), outputs, name=model.name
     )
@@ -72,6 +74,25 @@ def producers(model: "keras.Model") -> dict[str, list]:
     return {layer.name: found[layer.name] for layer in model.layers}
 
 
+def interpreted(model: Any, inputs: list, call: Callable) -> Any:
+    """Return the outputs of `model` with `call(node, args, kwargs)` for each call of a layer.
+
+    `inputs` stand for the model's tensors and may be anything that TensorFlow takes for a leaf
+    of a structure: what `call` makes of them are the arguments of the calls that follow.
+    """
+    computed = {str(id(x)): _Tensor(y) for x, y in zip(model.inputs, inputs, strict=True)}
+    for node in _nodes(model):
+        args, kwargs = node.map_arguments(computed)
+        if isinstance(node.layer, keras.Model):
+            outputs = interpreted(node.layer, tf.nest.flatten(args), call)
+        else:
+            outputs = call(node, args, kwargs)
+        for name, output in zip(node.flat_output_ids, tf.nest.flatten(outputs), strict=True):
+            computed[name] = _Tensor(output)
+    outputs = [computed[str(id(x))].pop() for x in model.outputs]
+    return tf.nest.pack_sequence_as(model._nested_outputs, outputs)
+
+
 def _input_like(tensor: Any, name: str) -> Any:
     return keras.Input(tensor.shape[1:], batch_size=tensor.shape[0], dtype=tensor.dtype, name=name)
 
@@ -81,21 +102,6 @@ def _nodes(model: Any) -> list:
     by_depth = model._nodes_by_depth
     nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
     return [node for node in nodes if not node.is_input]
-
-
-def _called(model: Any, inputs: list, stand_in: Callable) -> Any:
-    """Return the outputs of `model` on `inputs`, with `stand_in(layer)` called for each layer."""
-    computed = {str(id(x)): _Tensor(y) for x, y in zip(model.inputs, inputs, strict=True)}
-    for node in _nodes(model):
-        args, kwargs = node.map_arguments(computed)
-        if isinstance(node.layer, keras.Model):
-            outputs = _called(node.layer, tf.nest.flatten(args), stand_in)
-        else:
-            outputs = stand_in(node.layer)(*args, **kwargs)
-        for name, output in zip(node.flat_output_ids, tf.nest.flatten(outputs), strict=True):
-            computed[name] = _Tensor(output)
-    outputs = [computed[str(id(x))].pop() for x in model.outputs]
-    return tf.nest.pack_sequence_as(model._nested_outputs, outputs)
 
 
 class _Tensor(tuple):

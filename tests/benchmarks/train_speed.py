@@ -27,7 +27,7 @@ from tfopt.compat import keras, tf
 from tfopt.config import spec
 from tfopt.data import Splits, from_arrays
 from tfopt.models import ResNet
-from tfopt.stages import Features, Prune, Quantize, Stage, Teacher, Teachers, distill
+from tfopt.stages import Features, Prune, Quantize, Shrink, Stage, Teacher, Teachers, distill
 from tfopt.stages.train import train
 
 BATCH = 128
@@ -114,6 +114,7 @@ def contenders(splits: Splits, arrays: tuple, epochs: int) -> dict:
     stages = {
         "train": (Stage, {}),
         "prune": (Prune, {}),
+        "shrink": (Shrink, {"macs": 0.5}),
         "quantize": (Quantize, {}),
         "train, live teacher": (Stage, {"teacher": Teacher()}),
         "train, cached teacher": (Stage, {"teacher": Teacher(cached=True)}),

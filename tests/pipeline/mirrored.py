@@ -17,7 +17,17 @@ from tfopt.compat import keras, tf
 from tfopt.data import from_arrays
 from tfopt.facts import kernel_variables
 from tfopt.pipeline import run
-from tfopt.stages import SGD, Features, OneShotPrune, Sensitivity, Stage, Teacher, Teachers
+from tfopt.stages import (
+    SGD,
+    Features,
+    OneShotPrune,
+    Sensitivity,
+    Shrink,
+    Stage,
+    Taylor,
+    Teacher,
+    Teachers,
+)
 from tfopt.stages import train as training
 
 
@@ -68,8 +78,11 @@ distill = Stage(
     name="distill", learning_rate=0.02, optimizer=SGD(), teacher=Teachers(members=members)
 )
 one_shot = OneShotPrune(sparsity=0.4, batches=2, learning_rate=0.02, optimizer=SGD())
-experiment.stages[1:1] = [distill, one_shot]
-experiment.stages[3].allocation = Sensitivity(batches=2)
+shrink = Shrink(
+    params=0.6, multiple=2, score=Taylor(batches=2), learning_rate=0.02, optimizer=SGD()
+)
+experiment.stages[1:1] = [distill, shrink, one_shot]
+experiment.stages[4].allocation = Sensitivity(batches=2)
 for stage in experiment.stages:
     stage.epochs = 1
 experiment.data, experiment.min_agreement = NoisyDigits(), 0.0

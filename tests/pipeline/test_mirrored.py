@@ -46,7 +46,14 @@ def assert_alike(one, two, kernels, losses):
 # BatchNormalization by replica gives 0.06.
 @pytest.mark.parametrize(
     ("stage", "tolerance"),
-    [("train", 1e-5), ("distill", 1e-5), ("one_shot", 1e-3), ("prune", 1e-3), ("quantize", 1e-2)],
+    [
+        ("train", 1e-5),
+        ("distill", 1e-5),
+        ("shrink", 1e-5),
+        ("one_shot", 1e-3),
+        ("prune", 1e-3),
+        ("quantize", 1e-2),
+    ],
 )
 def test_kernels_and_losses_are_equal_by_the_same_arithmetic(both, stage, tolerance):
     one, two = (run["same_kernels"][stage] for run in both)

@@ -1,13 +1,16 @@
 import numpy as np
+import pytest
 
 from tfopt.compat import keras, tf
 from tfopt.stages.scores import fisher
 
 
-def test_equals_the_exact_fisher_of_a_softmax_regression():
+@pytest.mark.parametrize("trainable", [True, False])
+def test_equals_the_exact_fisher_of_a_softmax_regression(trainable):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((3,), name="input")
     model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(inputs))
+    model.trainable = trainable
     examples = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
     batches = tf.data.Dataset.from_tensors((examples, np.zeros(64))).repeat()
     found = fisher(model, batches, batches=1500)["logits/kernel"]

@@ -3,12 +3,14 @@
 from tfopt.stages.allocation import ERK, Global, Sensitivity, Uniform
 from tfopt.stages.base import Stage
 from tfopt.stages.distill import Teacher, Teachers
+from tfopt.stages.importance import L1, BatchNormScale, Taylor
 from tfopt.stages.objectives import AttentionScores, AttentionTransfer, Features, Logits, Objective
 from tfopt.stages.one_shot import OneShotPrune
 from tfopt.stages.optimizers import SGD, Adam, AdamW, Constant, Cosine
 from tfopt.stages.patterns import Block, NofM, Unstructured
 from tfopt.stages.prune import AtOnce, Polynomial, Prune
 from tfopt.stages.quantize import Quantize
+from tfopt.stages.shrink import Shrink
 from tfopt.stages.sparsify import First, Last
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "AtOnce",
     "AttentionScores",
     "AttentionTransfer",
+    "BatchNormScale",
     "Block",
     "Constant",
     "Cosine",
@@ -24,6 +27,7 @@ __all__ = [
     "Features",
     "First",
     "Global",
+    "L1",
     "Last",
     "Logits",
     "NofM",
@@ -34,7 +38,9 @@ __all__ = [
     "Quantize",
     "SGD",
     "Sensitivity",
+    "Shrink",
     "Stage",
+    "Taylor",
     "Teacher",
     "Teachers",
     "Uniform",

@@ -1,0 +1,149 @@
+"""Structured pruning: channels are removed, and what is left is a smaller plain model."""
+
+import fnmatch
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tfopt.compat import keras
+from tfopt.config import ConfigError, RunError, bounded, having, nearest, spec
+from tfopt.facts import Facts
+from tfopt.graph import rebuilt
+from tfopt.stages import budget
+from tfopt.stages.base import Stage
+from tfopt.stages.channels import Channels, coupled
+from tfopt.stages.importance import L1
+
+_LOG = logging.getLogger(__name__)
+_COSTS = {"params": budget.params, "macs": budget.macs}
+_NOUNS = {"params": "parameters", "macs": "multiply-accumulates"}
+
+
+@spec
+class Shrink(Stage):
+    """Remove the channels that are worth least, everywhere at once, then fine-tune.
+
+    Either `params` or `macs` says what shall be left at most: a share of what the model has
+    (below 1), or a number of parameters or of multiply-accumulates for one example (above 1);
+    the other is 0.
+    `score` says what a channel is worth; channels compete over the whole model, each relative
+    to what is left of its own layer. Widths are rounded to a `multiple`, which kernels of
+    devices like; a layer no wider than that is left. Channels are kept in layers whose name
+    matches a pattern in `exclude`, in the inputs and the logits, and where a layer mixes them
+    in a way that isn't known.
+    """
+
+    name: str = "shrink"
+    params: float = bounded(0.0, least=0)
+    macs: float = bounded(0.0, least=0)
+    score: Any = having("rate", L1)
+    multiple: int = bounded(8, least=1)
+    exclude: tuple[str, ...] = ()
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Yield what is impossible."""
+        if bool(self.params) == bool(self.macs):
+            yield "params", f"one of params and macs to be 0 and one not (macs is {self.macs:g})"
+        elif self._asked == 1:
+            yield self._what, "a share below 1 or a number above 1"
+
+    def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
+        """Return a smaller model, or raise ConfigError with the least that is possible."""
+        del steps
+        if any(isinstance(layer, keras.Model) for layer in model.layers):
+            model = rebuilt(model)
+        self._check_exclude([layer.name for layer in model.layers])
+        found = coupled(model, self._keeps)
+        kinds = budget.kinds(found)
+        cost = _COSTS[self._what](model, found, kinds)
+        cuts = budget.cuts(self.score.rate(model, found, samples), kinds, self.multiple)
+        target = self._target(cost(kinds.sizes))
+        self._check_target(target, cost(kinds.sizes), cost(cuts.made(len(cuts.sizes), kinds.sizes)))
+        left = budget.fitted(cuts, kinds.sizes, cost, target)
+        small = without(model, found, budget.removed(cuts, kinds.sizes, left))
+        _LOG.info(
+            "stage %s: %s of %s %s are left.",
+            *(self.name, f"{cost(left):,}", f"{cost(kinds.sizes):,}", _NOUNS[self._what]),
+        )
+        return small
+
+    def check(self, before: Facts, after: Facts) -> None:
+        """Raise RunError unless `after` costs what was asked for, and not far less.
+
+        A multiple more of any layer would exceed the target, and no cut takes more than half of
+        both axes of a kernel: so at least a quarter of the target is left.
+        """
+        target = self._target(getattr(before, self._what))
+        measured = getattr(after, self._what)
+        if not target / 4 <= measured <= target:
+            raise RunError(
+                f"stage {self.name!r}: expected between {target / 4:,.0f} and {target:,.0f} "
+                f"{_NOUNS[self._what]}, measured {measured:,}."
+            )
+
+    @property
+    def _what(self) -> str:
+        return "params" if self.params else "macs"
+
+    @property
+    def _asked(self) -> float:
+        return getattr(self, self._what)
+
+    def _target(self, whole: int) -> float:
+        return self._asked * whole if self._asked < 1 else self._asked
+
+    def _keeps(self, layer: str) -> bool:
+        return any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.exclude)
+
+    def _check_exclude(self, names: list[str]) -> None:
+        for pattern in self.exclude:
+            if not fnmatch.filter(names, pattern):
+                raise ConfigError(
+                    f"stage {self.name!r}, exclude: expected names or patterns of layers, "
+                    f"received {pattern!r}; {nearest(pattern, names)}"
+                )
+
+    def _check_target(self, target: float, whole: int, least: int) -> None:
+        if not least <= target < whole:
+            raise ConfigError(
+                f"stage {self.name!r}, {self._what}: expected at least {least:,} "
+                f"{_NOUNS[self._what]}, the smallest possible, and fewer than the {whole:,} of the "
+                f"model, received {target:,.0f}; ask for another number, lower multiple "
+                f"({self.multiple}) or shorten exclude."
+            )
+
+
+def without(model: "keras.Model", found: Channels, removed: np.ndarray) -> "keras.Model":
+    """Return `model` as a smaller one that lacks the channels whose numbers are `removed`."""
+    stay = np.ones(found.count, bool)
+    stay[removed] = False
+
+    def smaller(layer: Any) -> Any:
+        config = layer.get_config()
+        if layer.name in found.fields:
+            field, of = found.fields[layer.name]
+            config[field] = _narrowed(config[field], int(stay[of].sum()))
+        return type(layer).from_config(config)
+
+    small = rebuilt(model, smaller)
+    kept: dict[str, tuple[Any, dict[int, np.ndarray]]] = {}
+    for axis in found.axes:
+        _, values = kept.setdefault(
+            axis.layer.name, (axis.layer, {id(w): w.numpy() for w in axis.layer.weights})
+        )
+        values[id(axis.weight)] = np.compress(
+            stay[axis.channels], values[id(axis.weight)], axis.number
+        )
+    for name, (layer, values) in kept.items():
+        small.get_layer(name).set_weights([values[id(weight)] for weight in layer.weights])
+    return small
+
+
+def _narrowed(width: Any, kept: int) -> Any:
+    """Return the value of a config's field for `kept` channels; a shape has them at its end."""
+    if isinstance(width, int):
+        return kept
+    *rest, last = width
+    return (*rest, last if last == -1 else kept)
