@@ -1,7 +1,10 @@
 """Stages: what is done to a model around the one training loop."""
 
 from tfopt.stages.allocation import ERK, Global, Sensitivity, Uniform
+from tfopt.stages.average import EMA, SWA
 from tfopt.stages.base import Stage
+from tfopt.stages.centroids import Density, KMeansPlusPlus, Linear, Random
+from tfopt.stages.cluster import Cluster
 from tfopt.stages.distill import Teacher, Teachers
 from tfopt.stages.objectives import AttentionScores, AttentionTransfer, Features, Logits, Objective
 from tfopt.stages.one_shot import OneShotPrune
@@ -18,13 +21,18 @@ __all__ = [
     "AttentionScores",
     "AttentionTransfer",
     "Block",
+    "Cluster",
     "Constant",
     "Cosine",
+    "Density",
+    "EMA",
     "ERK",
     "Features",
     "First",
     "Global",
+    "KMeansPlusPlus",
     "Last",
+    "Linear",
     "Logits",
     "NofM",
     "Objective",
@@ -32,7 +40,9 @@ __all__ = [
     "Polynomial",
     "Prune",
     "Quantize",
+    "Random",
     "SGD",
+    "SWA",
     "Sensitivity",
     "Stage",
     "Teacher",
