@@ -76,10 +76,14 @@ def test_statistics_are_measured_anew():
         UniformSoup(models=(one, two)).load()
 
 
-def test_models_that_are_no_soup_are_refused():
+def test_models_that_are_no_soup_are_refused(tmp_path):
     with pytest.raises(ConfigError) as caught:
         UniformSoup(models=(linear(), softmax_regression(0, 0)), data=Clouds()).load()
     assert "received (5, 3) in UniformSoup.models[1] (model" in str(caught.value)
     assert "and (5, 6) in UniformSoup.models[0] (model" in str(caught.value)
+    quantized = Quantize().prepare(linear(), 1, None)
     with pytest.raises(ConfigError, match="expected a model without quantization-aware layers"):
-        UniformSoup(models=(Quantize().prepare(linear(), 1, None),)).load()
+        UniformSoup(models=(quantized,)).load()
+    save_model(quantized, tmp_path / "quantized.h5")
+    with pytest.raises(ConfigError, match=r"quantized.h5.* take the one before it was quantized"):
+        UniformSoup(models=(str(tmp_path / "quantized.h5"),)).load()

@@ -61,6 +61,15 @@ def test_zeros_and_codes_of_every_kind_of_kernel_arrive_in_the_file(stage, spars
         assert kernel.zeros >= there, kernel
 
 
+def test_pruning_afterwards_adds_zero_to_the_values_and_shrinks_none():
+    clustered = Cluster(clusters=8, epochs=0).prepare(model(), 0, SAMPLES)
+    before = clustered.get_layer("pointwise").kernel.numpy()
+    pruned = check_stage(Prune(epochs=3, sparsity=0.5, growth=AtOnce()), clustered)
+    after = pruned.get_layer("pointwise").kernel.numpy()
+    assert len(np.unique(after)) <= 9
+    assert np.allclose(after, before * (after != 0), atol=0.02)
+
+
 def test_without_training_statistics_are_measured_on_samples():
     made = Cluster(clusters=4, epochs=0).prepare(model(), 0, SAMPLES)
     activations = made.get_layer("conv")(IMAGES).numpy()

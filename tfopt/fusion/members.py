@@ -1,12 +1,11 @@
 """The models that are made one."""
 
-from pathlib import Path
 from typing import Any
 
-from tfopt.checkpoint import load_model
 from tfopt.compat import keras
 from tfopt.config import ConfigError
 from tfopt.facts import is_quantized
+from tfopt.models import Saved
 
 
 def load_all(models: tuple, whole: str) -> dict[str, "keras.Model"]:
@@ -52,11 +51,11 @@ def _loaded(given: Any, at: str) -> "keras.Model":
             f"model, received {given!r}."
         )
     try:
-        return load_model(Path(given).expanduser())
-    except (OSError, ValueError) as error:
+        return Saved(path=given).load()
+    except ValueError as error:
         raise ConfigError(
-            f"{at}: expected a model that was saved as HDF5, received {given!r}, of which is "
-            f"said: {str(error).splitlines()[0]}"
+            f"{at}: expected a model of plain layers, received {given}, of which Keras says "
+            f"{str(error).splitlines()[0]!r}; take the one before it was quantized."
         ) from error
 
 
