@@ -19,7 +19,8 @@ KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel",
 class Kernel:
     """One weight matrix of a layer, whatever wrapper the layer is in.
 
-    `distinct` is the largest number of distinct values in one output channel.
+    `distinct` is the largest number of distinct values in one output channel,
+    `distinct_total` that of the whole matrix.
     """
 
     layer: str
@@ -28,6 +29,7 @@ class Kernel:
     shape: tuple[int, ...]
     zeros: int
     distinct: int
+    distinct_total: int
 
     @property
     def size(self) -> int:
@@ -83,6 +85,7 @@ def measure(model: "keras.Model") -> Facts:
                     shape=values.shape,
                     zeros=int(values.size - np.count_nonzero(values)),
                     distinct=_distinct(channels(values, weight_name(weight))),
+                    distinct_total=_distinct(values.reshape(-1, 1)),
                 )
                 kernels.append(kernel)
                 macs += positions(layer) * kernel.size

@@ -23,6 +23,7 @@ from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, Experiment
 from tfopt.facts import is_quantized, measure
 from tfopt.stages import Stage, distill
+from tfopt.stages.average import recompute_statistics
 from tfopt.stages.hold import check_held
 from tfopt.stages.train import train
 from tfopt.strategy import choose
@@ -168,6 +169,8 @@ class _Run:
                 logits_dir=self.workdir / "teachers",
             )
             finished = stage.finish(prepared)
+            if stage.average:
+                recompute_statistics(finished, self.splits.samples)
         after = measure(finished)
         stage.check(before, after)
         if earlier:

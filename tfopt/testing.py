@@ -15,7 +15,8 @@ from tfopt.checkpoint import load_model, save_model
 from tfopt.compat import keras
 from tfopt.data import Spec, Splits, from_arrays
 from tfopt.facts import measure
-from tfopt.stages import AtOnce, Prune, Quantize, Stage, distill
+from tfopt.stages import AtOnce, Cluster, Prune, Quantize, Stage, distill
+from tfopt.stages.average import recompute_statistics
 from tfopt.stages.hold import check_held
 from tfopt.stages.train import train
 
@@ -75,7 +76,7 @@ def _check_rows(splits: Splits) -> None:
 
 
 def check_model(model: Any, *, spec: Spec = _SPEC) -> None:
-    """Check that `model(spec)` trains, prunes, quantizes, keeps its zeros and is exported.
+    """Check that `model(spec)` trains, prunes, clusters, quantizes, keeps zeros and is exported.
 
     Takes seconds for a small model and minutes for one of hundreds of layers, with a few
     steps on made-up examples for each stage.
@@ -90,7 +91,8 @@ def check_model(model: Any, *, spec: Spec = _SPEC) -> None:
     trained = check_stage(Stage(name="train"), built, spec=spec)
     check_stage(Quantize(name="quantize"), _copy(trained), spec=spec)
     sparse = check_stage(Prune(name="prune", sparsity=0.5, growth=AtOnce()), trained, spec=spec)
-    check_stage(Quantize(name="quantize_sparse"), sparse, spec=spec)
+    clustered = check_stage(Cluster(name="cluster", clusters=8, epochs=0), sparse, spec=spec)
+    check_stage(Quantize(name="quantize_clustered"), clustered, spec=spec)
 
 
 def check_stage(
@@ -120,6 +122,8 @@ def check_stage(
             logits_dir=path / "teachers",
         )
         finished = stage.finish(prepared)
+        if stage.average:
+            recompute_statistics(finished, splits.samples)
         stage.check(before, measure(finished))
         check_held(stage.name, before, measure(finished))
         save_model(finished, path / "model.h5")

@@ -27,7 +27,18 @@ from tfopt.compat import keras, tf
 from tfopt.config import spec
 from tfopt.data import Splits, from_arrays
 from tfopt.models import ResNet
-from tfopt.stages import Features, Prune, Quantize, Shrink, Stage, Teacher, Teachers, distill
+from tfopt.stages import (
+    EMA,
+    Cluster,
+    Features,
+    Prune,
+    Quantize,
+    Shrink,
+    Stage,
+    Teacher,
+    Teachers,
+    distill,
+)
 from tfopt.stages.train import train
 
 BATCH = 128
@@ -116,6 +127,8 @@ def contenders(splits: Splits, arrays: tuple, epochs: int) -> dict:
         "prune": (Prune, {}),
         "shrink": (Shrink, {"macs": 0.5}),
         "quantize": (Quantize, {}),
+        "cluster": (Cluster, {}),
+        "train, average": (Stage, {"average": EMA()}),
         "train, live teacher": (Stage, {"teacher": Teacher()}),
         "train, cached teacher": (Stage, {"teacher": Teacher(cached=True)}),
         "train, features too": (

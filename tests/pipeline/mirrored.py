@@ -3,6 +3,7 @@
 A process of its own, since a process can have only one strategy.
 """
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -18,7 +19,9 @@ from tfopt.data import from_arrays
 from tfopt.facts import kernel_variables
 from tfopt.pipeline import run
 from tfopt.stages import (
+    EMA,
     SGD,
+    Cluster,
     Features,
     OneShotPrune,
     Sensitivity,
@@ -90,6 +93,8 @@ as_it_is = training._synchronise_statistics
 if replicas == 1:
     training._synchronise_statistics = without_fused_kernel
 found = {"same_kernels": results(experiment)}
+cluster = Cluster(clusters=8, learning_rate=0.02, optimizer=SGD(), average=EMA())
+found["cluster"] = results(dataclasses.replace(experiment, stages=[experiment.stages[0], cluster]))
 training._synchronise_statistics = as_it_is
 experiment.stages = experiment.stages[:1]
 found["as_it_is"] = results(experiment)

@@ -60,6 +60,13 @@ def test_kernels_and_losses_are_equal_by_the_same_arithmetic(both, stage, tolera
     assert_alike(one, two, tolerance, tolerance)
 
 
+def test_shared_values_and_averages_are_equal_too(both):
+    one, two = (run["cluster"]["cluster"] for run in both)
+    assert_alike(one, two, 1e-4, 1e-4)
+    for kernel in two["kernels"].values():
+        assert len(np.unique(kernel)) <= 8
+
+
 def test_the_fused_kernel_of_one_replica_changes_little(both):
     # It corrects the moving variance by n / (n - 1), which only inference sees.
     one, two = (run["as_it_is"]["train"] for run in both)

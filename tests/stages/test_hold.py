@@ -4,8 +4,8 @@ import pytest
 from tfopt.compat import keras
 from tfopt.config import RunError
 from tfopt.facts import Facts, Kernel, measure
-from tfopt.stages import Quantize, Stage
-from tfopt.stages.hold import check_held
+from tfopt.stages import Prune, Quantize, Stage
+from tfopt.stages.hold import check_held, hold
 from tfopt.testing import check_stage
 
 
@@ -42,7 +42,35 @@ def test_training_goes_on_and_keeps_zeros_and_shared_values(stage, sparse, level
     assert not np.array_equal(moved, weights)
 
 
-def facts(zeros, distinct=100):
+def test_weights_that_a_pruning_wrapper_masks_pull_no_shared_value_towards_zero():
+    model = compressed(0.0, (0.1, 0.3))
+    pruned = Prune(sparsity=0.5).prepare(model, 100, None)
+    pruning = pruned.layers[4]
+    kernel, mask, _ = pruning.pruning_vars[0]
+    mask.assign(np.random.default_rng(0).random(mask.shape) < 0.5)
+    kernel.assign(kernel * mask)
+    hold(pruned)
+    values = kernel.numpy()
+    kernel.assign(values + 0.01 * np.where(values == 0, 5, np.sign(values)))
+    kernel.assign(kernel.constraint(kernel))
+    assert np.allclose(kernel, values + 0.01 * np.sign(values))
+    assert len(np.unique(kernel)) == 5
+
+
+def test_values_are_shared_by_all_channels_of_a_depthwise_kernel():
+    inputs = keras.Input((4, 4, 16), name="input")
+    model = keras.Model(inputs, keras.layers.DepthwiseConv2D(3, name="depthwise")(inputs))
+    kernel = model.layers[1].depthwise_kernel
+    values = np.random.default_rng(0).choice(np.arange(1.0, 13), kernel.shape)
+    kernel.assign(values)
+    hold(model)
+    kernel.assign(values + np.random.default_rng(1).random(kernel.shape))
+    kernel.assign(kernel.constraint(kernel))
+    for value in np.unique(values):
+        assert np.unique(kernel.numpy()[values == value]).size == 1
+
+
+def facts(zeros, distinct=100, total=1000):
     kernel = Kernel(
         layer="conv",
         layer_type="Conv2D",
@@ -50,6 +78,7 @@ def facts(zeros, distinct=100):
         shape=(100, 10),
         zeros=zeros,
         distinct=distinct,
+        distinct_total=total,
     )
     return Facts(kernels=(kernel,), params=100, macs=0)
 
@@ -61,3 +90,11 @@ def test_raises_with_both_numbers_where_something_was_lost():
         check_held("fit", facts(800), facts(799))
     with pytest.raises(RunError, match="16 distinct values per channel of layer .* measured 17"):
         check_held("fit", facts(0, 16), facts(0, 17))
+    with pytest.raises(RunError, match="the 16 distinct values of layer 'conv' .* measured 300"):
+        check_held("fit", facts(0, 16, 16), facts(0, 16, 300))
+
+
+def test_zeros_that_were_added_are_one_value_more():
+    check_held("prune", facts(0, 16, 16), facts(500, 17, 17))
+    with pytest.raises(RunError, match="measured 18"):
+        check_held("prune", facts(0, 16, 16), facts(500, 18, 18))

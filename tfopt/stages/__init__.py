@@ -1,7 +1,10 @@
 """Stages: what is done to a model around the one training loop."""
 
 from tfopt.stages.allocation import ERK, Global, Sensitivity, Uniform
+from tfopt.stages.average import EMA, SWA
 from tfopt.stages.base import Stage
+from tfopt.stages.centroids import Density, KMeansPlusPlus, Linear, Random
+from tfopt.stages.cluster import Cluster
 from tfopt.stages.distill import Teacher, Teachers
 from tfopt.stages.importance import L1, BatchNormScale, Taylor
 from tfopt.stages.objectives import AttentionScores, AttentionTransfer, Features, Logits, Objective
@@ -21,14 +24,19 @@ __all__ = [
     "AttentionTransfer",
     "BatchNormScale",
     "Block",
+    "Cluster",
     "Constant",
     "Cosine",
+    "Density",
+    "EMA",
     "ERK",
     "Features",
     "First",
     "Global",
+    "KMeansPlusPlus",
     "L1",
     "Last",
+    "Linear",
     "Logits",
     "NofM",
     "Objective",
@@ -36,7 +44,9 @@ __all__ = [
     "Polynomial",
     "Prune",
     "Quantize",
+    "Random",
     "SGD",
+    "SWA",
     "Sensitivity",
     "Shrink",
     "Stage",

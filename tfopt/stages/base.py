@@ -1,11 +1,13 @@
 """What a stage is; the defaults are the identity, so the base class is plain training."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tfopt.compat import keras, tf
 from tfopt.config import bounded, having, spec
 from tfopt.facts import Facts
+from tfopt.stages.average import EMA, SWA
 from tfopt.stages.distill import AnyTeacher, Teacher
 from tfopt.stages.optimizers import Adam, Constant
 
@@ -17,6 +19,9 @@ class Stage:
     `learning_rate` is the peak of `schedule`. `teacher` is a Teacher or Teachers.
     `test_each_epoch` prints the loss and the accuracy on the test split after every epoch. A
     stage of 0 epochs only rewrites the model.
+    `average` is None or the EMA or SWA of the stage's weights, which takes the place of the
+    last ones after the last epoch; what the epochs print is measured without it, what the
+    report says with it.
     """
 
     quantizes: ClassVar[bool] = False
@@ -29,6 +34,12 @@ class Stage:
     label_smoothing: float = bounded(0.0, least=0, below=1)
     teacher: AnyTeacher | None = None
     test_each_epoch: bool = False
+    average: EMA | SWA | None = None
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, what was expected) for fields that don't fit together."""
+        if self.average is not None and not self.epochs:
+            yield "average", "None for a stage of 0 epochs"
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:

@@ -1,5 +1,6 @@
 """What is watched and kept while a stage trains; loads TensorFlow when imported."""
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
 from tfopt.config import RunError
 from tfopt.facts import kernel_variables
+
+_LOG = logging.getLogger(__name__)
 
 
 class StopAtNaN(keras.callbacks.Callback):
@@ -28,7 +31,7 @@ class StopAtNaN(keras.callbacks.Callback):
 
     def _look_at(self, loss: float) -> None:
         if not math.isfinite(loss):
-            step = int(self.model.optimizer.iterations)
+            step = step_of(self.model.optimizer)
             rate = learning_rate(self.model.optimizer)
             raise RunError(
                 f"stage {self._stage!r}: expected a finite loss, received {loss} by step {step} "
@@ -50,6 +53,43 @@ class MergeRanges(keras.callbacks.Callback):
             for suffix, union in (("_min:0", tf.reduce_min), ("_max:0", tf.reduce_max)):
                 if len(values) > 1 and weight.name.endswith(suffix):
                     weight.assign(union(tf.stack([value.read_value() for value in values]), 0))
+
+
+class Averages(keras.callbacks.Callback):
+    """Average the trainable weights of `student` over a stage of `steps` steps.
+
+    By a callback, after each execution, and not by Keras's `use_ema`, which averages before
+    constraints are applied: zeros and shared values would be lost. `variables` belong into the
+    checkpoint.
+    """
+
+    def __init__(self, average: Any, student: "keras.Model", steps: int) -> None:
+        super().__init__()
+        self._average, self._steps, self._last = average, steps, 0
+        self._weights = student.trainable_variables
+        self.variables = [tf.Variable(weight, trainable=False) for weight in self._weights]
+        self._move = tf.function(self._moved)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Go on from the step that the optimizer is at, and say what the epochs' lines tell."""
+        _LOG.info("epochs measure the weights as trained; their average comes after the last.")
+        self._last = step_of(self.model.optimizer)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Take the weights into the average."""
+        step = step_of(self.model.optimizer)
+        self._move(tf.constant(self._average.share(step, self._last, self._steps), tf.float32))
+        self._last = step
+
+    def _moved(self, share: "tf.Tensor") -> None:
+        for average, weight in zip(self.variables, self._weights, strict=True):
+            new = tf.cast(share, average.dtype)
+            average.assign((1 - new) * average + new * weight)
+
+    def adopt(self) -> None:
+        """Set the weights to their averages; zeros of the last weights stay zero."""
+        for average, weight in zip(self.variables, self._weights, strict=True):
+            weight.assign(tf.where(weight == 0, tf.zeros_like(average), average))
 
 
 class Curves(keras.callbacks.Callback):
@@ -150,3 +190,8 @@ class SaveEpoch(keras.callbacks.Callback):
 def learning_rate(optimizer: "keras.optimizers.Optimizer") -> float:
     """Return the learning rate of the step that `optimizer` made last."""
     return float(keras.backend.get_value(optimizer.learning_rate))
+
+
+def step_of(optimizer: "keras.optimizers.Optimizer") -> int:
+    """Return the number of steps that `optimizer` has made, over any number of replicas."""
+    return int(optimizer.iterations.numpy())

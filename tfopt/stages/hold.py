@@ -11,7 +11,7 @@ import numpy as np
 
 from tfopt.compat import keras, tf
 from tfopt.config import RunError
-from tfopt.facts import Facts, Kernel, channels, kernel_variables
+from tfopt.facts import Facts, Kernel, kernel_variables
 
 # A float kernel has no exact zeros and hardly two equal values by itself; more than these
 # shares were put there.
@@ -20,9 +20,14 @@ _SHARED = 0.5
 
 
 def hold(model: "keras.Model") -> None:
-    """Make every later optimizer step of `model` keep its zeros and its shared values."""
+    """Make every later optimizer step of `model` keep its zeros and its shared values.
+
+    Weights that are equal stay equal, at the mean of what the step made of them. Those that a
+    pruning wrapper masks are left out, since the step moves them away from zero.
+    """
+    masks = _masks(model)
     for name, variable in kernel_variables(model).items():
-        constraint = _constraint(variable.numpy(), name)
+        constraint = _constraint(variable.numpy(), masks.get(name))
         for held in {id(v): v for v in (variable, *getattr(variable, "values", ()))}.values():
             held._constraint = constraint
 
@@ -46,8 +51,14 @@ def check_held(stage: str, before: Facts, after: Facts) -> None:
 def _losses(before: Kernel, now: Kernel) -> Iterator[tuple[str, int, int]]:
     if is_sparse(before.zeros, before.size) and now.zeros < before.zeros:
         yield "zeros", before.zeros, now.zeros
-    if is_shared(before.distinct, before.channel_size) and now.distinct > before.distinct:
-        yield "distinct values per channel", before.distinct, now.distinct
+    # Pruning a kernel of shared values adds 0 to these.
+    added = int(now.zeros > before.zeros)
+    for what, size, had, has in (
+        ("distinct values", before.size, before.distinct_total, now.distinct_total),
+        ("distinct values per channel", before.channel_size, before.distinct, now.distinct),
+    ):
+        if is_shared(had, size) and has > had + added:
+            yield what, had, has
 
 
 def is_sparse(zeros: int, size: int) -> bool:
@@ -60,43 +71,37 @@ def is_shared(distinct: int, size: int) -> bool:
     return size > 1 and distinct <= _SHARED * size
 
 
-def _constraint(values: np.ndarray, name: str) -> Callable | None:
+def _masks(model: "keras.Model") -> dict[str, Any]:
+    """Return the mask of each kernel that a wrapper prunes, (kernel's shape) of 0 and 1."""
+    variables = {id(weight): name for name, weight in kernel_variables(model).items()}
+    wrappers = [layer.pruning_vars for layer in model.layers if hasattr(layer, "pruning_vars")]
+    return {variables[id(weight)]: mask for pairs in wrappers for weight, mask, *_ in pairs}
+
+
+def _constraint(values: np.ndarray, mask: Any) -> Callable | None:
     zeros = values == 0
     sparse = is_sparse(zeros.sum(), values.size)
-    groups = _groups(values, name)
-    if groups is not None:
-        return _tied(groups, zeros if sparse else np.zeros_like(zeros))
+    kept = (~zeros if sparse else np.ones_like(zeros)).astype(np.float32)
+    distinct, groups = np.unique(values, return_inverse=True)
+    if is_shared(len(distinct), values.size):
+        return _tied(groups.reshape(values.shape), kept, mask)
     if sparse:
-        mask = (~zeros).astype(values.dtype)
-        return lambda weight: weight * tf.constant(mask)
+        return lambda weight: weight * tf.constant(kept, weight.dtype)
     return None
 
 
-def _groups(values: np.ndarray, name: str) -> np.ndarray | None:
-    """Return a number per weight, equal where weights share a value; None where few do."""
-    _, groups = np.unique(values, return_inverse=True)
-    groups = groups.reshape(values.shape)
-    by_channel = channels(groups, name)
-    if is_shared(groups.max() + 1, values.size) and groups.max() < len(by_channel):
-        return groups
-    distinct = (np.diff(np.sort(by_channel, 0), axis=0) != 0).sum(0) + 1
-    if not is_shared(distinct.max(), len(by_channel)):
-        return None
-    apart = channels(np.arange(values.size).reshape(values.shape), name)
-    numbered = by_channel + (groups.max() + 1) * np.arange(by_channel.shape[1])
-    flat = np.empty(values.size, np.int64)
-    flat[apart.ravel()] = np.unique(numbered, return_inverse=True)[1].ravel()
-    return flat.reshape(values.shape)
-
-
-def _tied(groups: np.ndarray, zeros: np.ndarray) -> Callable:
+def _tied(groups: np.ndarray, kept: np.ndarray, mask: Any) -> Callable:
     count = int(groups.max()) + 1
-    sizes = np.bincount(groups.ravel(), minlength=count)
-    share = (~zeros / sizes[groups]).astype(np.float32)
 
     def tie(weight: Any) -> Any:
-        members = tf.reshape(tf.cast(weight, tf.float32) * share, [-1])
-        means = tf.math.unsorted_segment_sum(members, tf.constant(groups.ravel()), count)
-        return tf.cast(tf.gather(means, tf.constant(groups)), weight.dtype)
+        members = tf.constant(kept) * (1.0 if mask is None else tf.cast(mask, tf.float32))
+
+        def summed(values: Any) -> Any:
+            return tf.math.unsorted_segment_sum(values, tf.constant(groups), count)
+
+        means = tf.math.divide_no_nan(
+            summed(members * tf.cast(weight, tf.float32)), summed(members)
+        )
+        return tf.cast(tf.gather(means, tf.constant(groups)) * members, weight.dtype)
 
     return tie

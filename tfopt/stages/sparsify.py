@@ -53,6 +53,7 @@ class Sparsify(Stage):
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield what is impossible."""
+        yield from Stage.rules(self)
         if not self.sparsity and not self.pattern.fixed:
             yield "sparsity", "a number above 0, as only an N:M pattern has one of its own"
         if not all(isinstance(e, str) or hasattr(e, "finds") for e in self.exclude):

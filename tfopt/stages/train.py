@@ -35,7 +35,8 @@ def train(
     `checkpoint_dir` holds. `first_epoch` counts the epochs of the stages before, so that no
     two stages see the data in the same order. `holds` keeps the zeros and the shared values
     that `model` comes with; a model that no stage has trained has none but those of its
-    initializers. Raises RunError when the loss is not finite.
+    initializers. With `stage.average` the epochs measure the weights as they are trained, and
+    `model` ends with their average. Raises RunError when the loss is not finite.
     """
     if not stage.epochs:
         return []
@@ -48,13 +49,17 @@ def train(
     fitted, stream, learned = _taught(stage, model, teachers, splits, logits_dir)
     steps = splits.steps_per_epoch
     compile_model(stage, fitted, steps)
-    checkpoints = EpochCheckpoints(
-        checkpoint_dir, model=model, optimizer=fitted.optimizer, **learned
-    )
+    state = {"model": model, "optimizer": fitted.optimizer, **learned}
+    averages = []
+    if stage.average:
+        averages = [callbacks.Averages(stage.average, model, stage.epochs * steps)]
+        state["averages"] = averages[0].variables
+    checkpoints = EpochCheckpoints(checkpoint_dir, **state)
     history = checkpoints.restore()
     examples = steps * splits.batch_size
     watchers = [
         *stage.callbacks(log_dir),
+        *averages,
         callbacks.StopAtNaN(stage.name),
         *([callbacks.TestLine(splits.test)] if stage.test_each_epoch else []),
         callbacks.Curves(model, log_dir, first_epoch, examples, history),
@@ -70,6 +75,8 @@ def train(
         callbacks=watchers,
         verbose=verbose,
     )
+    for average in averages:
+        average.adopt()
     return history
 
 

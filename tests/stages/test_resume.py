@@ -1,0 +1,48 @@
+"""A stage that is stopped after an epoch and started again ends with the same weights."""
+
+import numpy as np
+import pytest
+
+from tests.stages.test_average import linear
+from tfopt.stages import EMA, SGD, SWA, Cluster, Prune, Quantize
+from tfopt.stages.callbacks import SaveEpoch
+from tfopt.stages.train import train
+
+OPTIONS = {"epochs": 4, "learning_rate": 0.05, "optimizer": SGD()}
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Let a run end after its second epoch was saved, once."""
+    save, saved = SaveEpoch.on_epoch_end, []
+
+    def save_and_stop(self, epoch, logs=None):
+        save(self, epoch, logs)
+        saved.append(epoch)
+        if saved == [0, 1]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SaveEpoch, "on_epoch_end", save_and_stop)
+
+
+def trained(stage, splits, folder):
+    model = stage.prepare(linear(), stage.epochs * splits.steps_per_epoch, splits.samples)
+    folders = {f"{name}_dir": folder / name for name in ("log", "checkpoint", "logits")}
+    train(stage, model, [], splits, first_epoch=0, holds=True, **folders)
+    return stage.finish(model).get_weights()
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Cluster(clusters=3, average=SWA(start=0.2), **OPTIONS),
+        Prune(sparsity=0.5, average=EMA(decay=0.8), **OPTIONS),
+        Quantize(average=EMA(decay=0.8), **OPTIONS),
+    ],
+)
+def test_a_resume_changes_nothing(stage, splits, tmp_path, stopped):
+    with pytest.raises(KeyboardInterrupt):
+        trained(stage, splits, tmp_path / "twice")
+    again = trained(stage, splits, tmp_path / "twice")
+    whole = trained(stage, splits, tmp_path / "whole")
+    assert all(map(np.array_equal, whole, again))
