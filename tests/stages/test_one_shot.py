@@ -28,7 +28,8 @@ def accuracy(model, splits):
 
 
 def by_magnitude(model, stage, splits):
-    pruned, zeros = rebuilt(model), stage.zeros(model, splits.samples)
+    pruned = rebuilt(model)
+    zeros = {kernel.layer: count for kernel, count in stage.zeros(model, splits.samples).items()}
     for name, kernel in kernel_variables(pruned).items():
         costs = tf.reshape(tf.square(kernel), [-1, *kernel.shape[-2:]])
         gone = losing(stage.pattern, costs, zeros[name.split("/")[0]])

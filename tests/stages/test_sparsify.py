@@ -8,6 +8,10 @@ from tfopt.facts import measure
 from tfopt.stages import Block, First, Last, NofM, Prune
 
 
+def zeros_of(stage, made):
+    return {kernel.layer: count for kernel, count in stage.zeros(made, None).items()}
+
+
 def model():
     """Kernels of 36, 36 (depthwise), 64 and 2,048 weights."""
     keras.utils.set_random_seed(0)
@@ -37,7 +41,7 @@ TOTAL = sized({"stem", "depthwise", "point", "logits"})
 )
 def test_the_others_make_up_for_what_stays_dense(exclude, dense):
     stage = Prune(sparsity=0.02 if "logits" in dense else 0.7, exclude=exclude)
-    zeros = stage.zeros(model(), None)
+    zeros = zeros_of(stage, model())
     assert zeros.keys() == {"stem", "point", "logits"} - dense
     assert sum(zeros.values()) == round(stage.sparsity * TOTAL)
 
@@ -62,6 +66,18 @@ def test_what_cannot_be_delivered_is_refused_with_the_numbers(stage, message):
         stage.zeros(model(), None)
 
 
+def test_a_layer_inside_another_is_refused():
+    inputs = keras.Input((4, 8), name="input")
+    x = keras.layers.TimeDistributed(keras.layers.Dense(8, name="inner"), name="each")(inputs)
+    x = keras.layers.Flatten(name="flatten")(x)
+    made = keras.Model(inputs, keras.layers.Dense(8, name="logits")(x))
+    with pytest.raises(ConfigError, match="received 'inner' inside another layer"):
+        Prune(sparsity=0.5).prepare(made, 10, None)
+    stage = Prune(sparsity=0.5, exclude=("inner",))
+    finished = stage.finish(stage.prepare(made, 10, None))
+    assert [type(layer) for layer in finished.layers] == [type(layer) for layer in made.layers]
+
+
 def sparse(share):
     made = model()
     logits = made.get_layer("logits").kernel
@@ -70,8 +86,14 @@ def sparse(share):
     return made
 
 
+def test_a_layer_that_an_initializer_made_of_zeros_is_pruned_like_any():
+    made = model()
+    made.get_layer("point").kernel.assign(np.zeros((1, 1, 4, 16)))
+    assert zeros_of(Prune(sparsity=0.5), made)["point"] == pytest.approx(32, abs=2)
+
+
 def test_zeros_that_are_there_count_and_too_many_are_refused():
-    assert Prune(sparsity=0.7).zeros(sparse(0.6), None)["logits"] >= 0.69 * sized({"logits"})
+    assert zeros_of(Prune(sparsity=0.7), sparse(0.6))["logits"] >= 0.69 * sized({"logits"})
     there = np.mean(sparse(0.6).get_layer("logits").kernel.numpy() == 0)
     excluded = Prune(sparsity=there * sized({"logits"}) / TOTAL + 0.02, exclude=(Last(),))
     assert sum(excluded.zeros(sparse(0.6), None).values()) == pytest.approx(0.02 * TOTAL, abs=1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfopt.compat import keras
 from tfopt.config import bounded, spec
-from tfopt.facts import kernel_variables
+from tfopt.facts import Kernel, kernel_variables
 from tfopt.stages import patterns
 from tfopt.stages.scores import fisher
 
@@ -98,12 +98,17 @@ class Sensitivity:
 
 
 def allocate(
-    allocation: Any, pattern: Any, model: "keras.Model", samples: Any, kernels: list, zeros: int
-) -> dict[str, int]:
-    """Return by layer how many of the `zeros` go to each of `kernels`, which are of `model`.
+    allocation: Any,
+    pattern: Any,
+    model: "keras.Model",
+    samples: Any,
+    kernels: list[Kernel],
+    zeros: int,
+) -> dict[Kernel, int]:
+    """Return how many of the `zeros` go to each of `kernels`, which are of `model`.
 
     Zeros that a kernel has already are among its own, and one unit of each kernel stays. The
-    sum is less than `zeros` where there is no more.
+    sum is less than `zeros` where there are no more.
     """
     costs = allocation.costs(model, samples)
     least = _LEAST * max(1 - zeros / sum(kernel.size for kernel in kernels), 0)
@@ -112,12 +117,13 @@ def allocate(
         weights = patterns.folded(costs[f"{kernel.layer}/{kernel.name}"], kernel.layer_type)
         cost, gain = _rising(pattern, weights)
         score = np.array(allocation.scores(cost, gain, kernel.shape), np.float64)
-        score[cost == 0] = -np.inf
-        score[_kept(gain) <= least] = score[-1:] = np.inf
-        scores.append(score)
-        gains.append(gain)
+        if cost.any():  # an initializer may have made all of them zero
+            score[cost == 0] = 0
+        may_go = (_kept(gain) > least)[:-1]
+        scores.append(score[:-1][may_go])
+        gains.append(gain[:-1][may_go])
     counts = _counted(scores, gains, zeros)
-    return {kernel.layer: int(count) for kernel, count in zip(kernels, counts, strict=True)}
+    return dict(zip(kernels, counts.tolist(), strict=True))
 
 
 def _squares(model: "keras.Model") -> dict[str, np.ndarray]:
@@ -127,7 +133,9 @@ def _squares(model: "keras.Model") -> dict[str, np.ndarray]:
 def _rising(pattern: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return cost per zero and zeros of the units of a kernel, in rising order of cost."""
     cost, gain = (values.numpy() for values in patterns.units(pattern, weights))
-    order = np.argsort(cost, kind="stable")
+    if gain.min() == gain.max():  # then the values alone are sorted, in a fifth of the time
+        return np.sort(cost), gain
+    order = np.argsort(cost)
     order = order[gain[order] > 0]
     return cost[order], gain[order]
 
@@ -137,11 +145,23 @@ def _kept(gains: np.ndarray) -> np.ndarray:
     return np.cumsum(gains[::-1])[::-1] / gains.sum()
 
 
-def _counted(scores: list, gains: list, zeros: int) -> np.ndarray:
-    """Return how many zeros each kernel gives if the least scores of all go."""
-    owners = np.repeat(np.arange(len(scores)), [len(score) for score in scores])
-    score, gain = np.concatenate(scores), np.concatenate(gains)
-    order = np.argsort(score, kind="stable")
-    gained = gain[order]
-    goes = (2 * np.cumsum(gained) - gained <= 2 * zeros) & (score[order] < np.inf)
-    return np.bincount(owners[order], gained * goes, minlength=len(scores))
+def _counted(scores: list[np.ndarray], gains: list[np.ndarray], zeros: int) -> np.ndarray:
+    """Return how many zeros each kernel gives if the least of all `scores` go.
+
+    Scores rise within a kernel and are not negative. The threshold is found bit by bit, as the
+    bits of such numbers have their order, which saves sorting all weights of a model.
+    """
+    bits = [score.view(np.int64) for score in scores]
+    sums = [np.concatenate([[0], np.cumsum(gain)]) for gain in gains]
+
+    def below(threshold: int, side: Any) -> np.ndarray:
+        places = [np.searchsorted(kernel, threshold, side) for kernel in bits]
+        return np.array([sum_[place] for sum_, place in zip(sums, places, strict=True)])
+
+    threshold = 0
+    for bit in reversed(range(63)):
+        higher = threshold + 2**bit
+        threshold = higher if below(higher, "left").sum() <= zeros else threshold
+    certain, tied = below(threshold, "left"), below(threshold, "right")
+    ties = tied - certain
+    return certain + np.clip(zeros - certain.sum() - np.cumsum(ties) + ties, 0, ties)

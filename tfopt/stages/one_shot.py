@@ -8,7 +8,6 @@ import numpy as np
 
 from tfopt.compat import keras, tf
 from tfopt.config import bounded, having, spec
-from tfopt.facts import measure
 from tfopt.graph import rebuilt
 from tfopt.stages.allocation import Global
 from tfopt.stages.patterns import folded, unfolded
@@ -42,11 +41,11 @@ class OneShotPrune(Sparsify):
         """Return a pruned and corrected copy of `model`."""
         del steps
         pruned = rebuilt(model)
-        zeros, examples = self.zeros(pruned, samples), samples.take(self.batches)
-        for kernel in measure(pruned).kernels:
-            if zeros.get(kernel.layer):
+        examples = samples.take(self.batches)
+        for kernel, zeros in self.zeros(pruned, samples).items():
+            if zeros:
                 layer = pruned.get_layer(kernel.layer)
-                self._prune(layer, zeros[kernel.layer], _inputs(pruned, layer, examples))
+                self._prune(layer, zeros, _inputs(pruned, layer, examples))
         return pruned
 
     def _prune(self, layer: Any, zeros: int, inputs: Iterator) -> None:

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 from tfopt.compat import keras, tfmot
 from tfopt.config import bounded, having, spec
-from tfopt.facts import measure
 from tfopt.graph import copied, rebuilt
 from tfopt.stages.sparsify import Sparsify
 
@@ -79,6 +78,7 @@ class Prune(Sparsify):
     prunes: ClassVar[tuple[str, ...]] = _PRUNED
 
     name: str = "prune"
+    epochs: int = bounded(1, least=1)
     growth: Any = having("over", Polynomial)
 
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
@@ -87,12 +87,13 @@ class Prune(Sparsify):
         from tfopt.stages.masked import Masked
 
         flat = rebuilt(model)
-        zeros, sizes = self.zeros(flat, samples), {k.layer: k.size for k in measure(flat).kernels}
+        zeros = self.zeros(flat, samples)
+        shares = {kernel.layer: count / kernel.size for kernel, count in zeros.items()}
 
         def wrap(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-            if not zeros.get(layer.name):
+            if not shares.get(layer.name):
                 return copied(layer)
-            schedule = self.growth.over(steps, zeros[layer.name] / sizes[layer.name])
+            schedule = self.growth.over(steps, shares[layer.name])
             return Masked(copied(layer), schedule, self.pattern)
 
         return rebuilt(flat, wrap)
@@ -104,4 +105,8 @@ class Prune(Sparsify):
 
     def finish(self, model: "keras.Model") -> "keras.Model":
         """Return the model without pruning wrappers."""
-        return rebuilt(model, lambda layer: copied(getattr(layer, "layer", layer)))
+        from tfopt.stages.masked import Masked
+
+        return rebuilt(
+            model, lambda layer: copied(layer.layer if isinstance(layer, Masked) else layer)
+        )

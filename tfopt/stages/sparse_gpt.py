@@ -39,7 +39,7 @@ def reconstructed(
     positions, inputs, outputs = weights.shape
     size = positions * inputs
     damped = hessian + (dampening * np.trace(hessian) / size + 1e-12) * np.eye(size)
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    upper = _inverse_root(damped)
     diagonal, found = np.diag(upper)[:, None], weights.reshape(size, outputs).astype(np.float64)
     there, gone = found == 0, np.zeros(found.shape, bool)
     able = _able(pattern, weights.shape)
@@ -55,6 +55,15 @@ def reconstructed(
             errors[row - rows.start] = error
         found[rows.stop :] -= upper[rows, rows.stop :].T @ errors
     return np.where(gone, 0, found).reshape(weights.shape).astype(weights.dtype)
+
+
+def _inverse_root(matrix: np.ndarray) -> np.ndarray:
+    """Return the upper triangular U of which `Uᵀ U` is the inverse of `matrix`."""
+    # The Cholesky factor from the last row to the first has U as its inverse, which saves
+    # inverting the matrix itself.
+    lower = np.linalg.cholesky(matrix[::-1, ::-1])
+    inverse = tf.linalg.triangular_solve(lower, np.eye(len(matrix)), lower=True)
+    return inverse.numpy()[::-1, ::-1]
 
 
 def _columns(layer: Any, inputs: Any) -> Any:

@@ -59,24 +59,18 @@ class Sparsify(Stage):
         if not all(isinstance(e, str) or hasattr(e, "finds") for e in self.exclude):
             yield "exclude", "names or patterns of layers, First() or Last()"
 
-    def zeros(self, model: "keras.Model", samples: Any) -> dict[str, int]:
-        """Return by layer how many zeros it shall have; raise ConfigError if that can't be."""
+    def zeros(self, model: "keras.Model", samples: Any) -> dict[Kernel, int]:
+        """Return how many zeros each kernel shall have; raise ConfigError if that can't be."""
         facts = measure(model)
-        self._check_exclude(facts.kernels)
-        kernels, total = self._covered(facts), sum(kernel.size for kernel in facts.kernels)
-        if not kernels:
-            raise ConfigError(
-                f"stage {self.name!r}: expected a model with a layer to prune "
-                f"({', '.join(self.prunes)}), received none that exclude leaves; shorten exclude."
-            )
+        kernels, total = self._prunable(model, facts), sum(k.size for k in facts.kernels)
         dense = [kernel for kernel in facts.kernels if kernel not in kernels]
         there = sum(kernel.zeros for kernel in dense if is_sparse(kernel.zeros, kernel.size))
         if self.pattern.fixed:
-            counts = {k.layer: most(self.pattern, k.shape, k.layer_type) for k in kernels}
+            zeros = {kernel: self._most(kernel) for kernel in kernels}
         else:
             wanted = round(self.sparsity * total) - there
-            counts = allocate(self.allocation, self.pattern, model, samples, kernels, wanted)
-        given = (there + self._reached(model, kernels, counts)) / total
+            zeros = allocate(self.allocation, self.pattern, model, samples, kernels, wanted)
+        given = (there + self._reached(model, zeros)) / total
         if self.sparsity and abs(given - self.sparsity) > self._tolerance(facts):
             raise ConfigError(
                 f"stage {self.name!r}: expected a sparsity that its {len(kernels)} kernels can "
@@ -85,18 +79,36 @@ class Sparsify(Stage):
                 f"{sum(k.zeros for k in kernels):,} of theirs were zero before): ask for that, or "
                 "for 0 in an N:M pattern, or change exclude or pattern."
             )
-        return counts
+        return zeros
 
     def check(self, before: Facts, after: Facts) -> None:
         """Raise RunError unless the whole model is as sparse as asked, within a point."""
         del before
-        given = [most(self.pattern, k.shape, k.layer_type) for k in self._covered(after)]
-        asked = self.sparsity or sum(given) / sum(kernel.size for kernel in after.kernels)
-        if abs(after.sparsity - asked) > self._tolerance(after):
+        given = sum(map(self._most, self._covered(after))) if self.pattern.fixed else 0
+        asked = self.sparsity or given / sum(kernel.size for kernel in after.kernels)
+        missing = asked - after.sparsity
+        # What an N:M pattern gives comes on top of other zeros.
+        if max(missing, -missing if self.sparsity else 0) > self._tolerance(after):
             raise RunError(
                 f"stage {self.name!r}: expected sparsity {asked:.3f} over all kernels, measured "
                 f"{after.sparsity:.3f}; train for more epochs or end the growth earlier."
             )
+
+    def _prunable(self, model: "keras.Model", facts: Facts) -> list[Kernel]:
+        self._check_exclude(facts.kernels)
+        kernels = self._covered(facts)
+        if not kernels:
+            raise ConfigError(
+                f"stage {self.name!r}: expected a model with a layer to prune "
+                f"({', '.join(self.prunes)}), received none that exclude leaves; shorten exclude."
+            )
+        inside = {kernel.layer for kernel in kernels} - {layer.name for layer in model.layers}
+        if inside:
+            raise ConfigError(
+                f"stage {self.name!r}: expected layers of the model itself, received "
+                f"{min(inside)!r} inside another layer, where it can't be pruned; exclude it."
+            )
+        return kernels
 
     def _covered(self, facts: Facts) -> list[Kernel]:
         dense = set().union(*(_found(item, facts.kernels) for item in self.exclude))
@@ -111,16 +123,19 @@ class Sparsify(Stage):
                     f"kernel, received {item!r}; {nearest(item, names)}"
                 )
 
-    def _reached(self, model: "keras.Model", kernels: list[Kernel], counts: dict) -> int:
+    def _most(self, kernel: Kernel) -> int:
+        return most(self.pattern, kernel.shape, kernel.layer_type)
+
+    def _reached(self, model: "keras.Model", zeros: dict[Kernel, int]) -> int:
         """Return how many zeros there will be, with those that lie outside of the pattern."""
         values, reached = kernel_variables(model), 0
-        for kernel in kernels:
-            zeros = counts[kernel.layer]
-            if is_sparse(kernel.zeros, kernel.size):
+        for kernel, count in zeros.items():
+            # All of them zero is what an initializer made.
+            if is_sparse(kernel.zeros, kernel.size) and kernel.zeros < kernel.size:
                 weights = folded(values[f"{kernel.layer}/{kernel.name}"], kernel.layer_type)
-                gone = losing(self.pattern, tf.square(weights), zeros)
-                zeros = int(tf.math.count_nonzero(gone | (weights == 0)))
-            reached += zeros
+                gone = losing(self.pattern, tf.square(weights), count)
+                count = int(tf.math.count_nonzero(gone | (weights == 0)))
+            reached += count
         return reached
 
     def _tolerance(self, facts: Facts) -> float:
