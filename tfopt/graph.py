@@ -55,6 +55,17 @@ def calls(model: "keras.Model") -> Iterator[tuple["keras.layers.Layer", list]]:
             yield node.layer, tf.nest.flatten(node.outputs)
 
 
+def computed(model: "keras.Model", inputs: list, watch: Callable) -> Any:
+    """Return the outputs of `model` on `inputs`, tensors of values, layer by layer.
+
+    `watch(layer, outputs)` is told what each call of a layer computes, and returns what the
+    layers after it get in its place.
+    """
+    return _called(
+        model, inputs, lambda layer: lambda *args, **kwargs: watch(layer, layer(*args, **kwargs))
+    )
+
+
 def consumers(model: "keras.Model") -> dict[str, list]:
     """Return by a layer's name the layers that take its outputs, in the order of computation."""
     found = defaultdict(list)
