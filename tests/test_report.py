@@ -45,7 +45,11 @@ def row(stage, variant, **changes):
     }
 
 
-ROWS = [row("train", "float32", bytes=1_318_424), row("prune", "int8"), row("prune", "float16", bytes=2_000_000)]
+ROWS = [
+    row("train", "float32", bytes=1_318_424),
+    row("prune", "int8"),
+    row("prune", "float16", bytes=2_000_000),
+]
 EXPERIMENT = {"type": "tfopt.config.Experiment", "name": "digits <1>", "batch_size": 32}
 
 FACTS = {

@@ -1,7 +1,7 @@
 """Where an artifact and its Keras model part, layer by layer, and what to do about it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from tfopt import flatbuffer
 from tfopt.compat import keras, litert, tf
 from tfopt.export import Artifact
+from tfopt.facts import kernel_variables
 from tfopt.graph import computed
 from tfopt.runner import Runner
 
@@ -16,6 +17,9 @@ from tfopt.runner import Runner
 _ENOUGH, _MOST = 20.0, 120.0
 # How far the greatest channel is above the median one, and an outlier above 99.9% of the rest.
 _UNEQUAL, _FAR_OUT = 8.0, 4.0
+# The same of the weights of the greatest input above those of the least, pruned ones aside.
+_WIDE = 64.0
+_EQUALIZE = "few of its channels take the whole range: Equalize()"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +39,12 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Output:
-    """What the artifact has for a layer: values, the tensor's details, the kernel behind it."""
+    """What there is for a layer: values, the tensor's details, the kernel, its float weights."""
 
     values: np.ndarray
     details: dict
-    kernel: flatbuffer.Tensor | None
+    kernel: flatbuffer.Tensor | None = None
+    weights: np.ndarray | None = None
 
     @property
     def step(self) -> float:
@@ -64,9 +69,10 @@ def debug(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> tup
     """
     outputs = _outputs(artifact, model, examples)
     expected = _expected(model, examples, outputs)
-    rows = []
+    rows, unequal = [], []
 
-    def substitute(layer: Any, signal: Any) -> Any:
+    def substitute(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        signal = layer(*args, **kwargs)
         if layer.name not in expected:
             return signal
         output, clean = outputs[layer.name], np.asarray(signal)
@@ -78,10 +84,16 @@ def debug(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> tup
             advice=_advice(layer.name, clean, output) if own < _ENOUGH else "",
         )
         rows.append(noise)
+        if output.step and _is_unequal(_channel_peaks(clean)):
+            unequal.append(layer.name)
         return tf.constant(output.values.reshape(clean.shape), signal.dtype)
 
-    inputs = substitute(model.get_layer(model.input_names[0]), _tensor(model, examples))
-    computed(model, [inputs], substitute)
+    first = model.get_layer(model.input_names[0])
+    computed(model, [substitute(first, _tensor(model, examples))], substitute)
+    if min(noise.sqnr_db for noise in rows) < _ENOUGH and not any(n.advice for n in rows):
+        # Channels that are lost beside a great one are no noise to speak of, until a later
+        # layer multiplies them.
+        rows = [replace(n, advice=_EQUALIZE) if n.layer in unequal else n for n in rows]
     return tuple(sorted(rows, key=lambda noise: noise.own_db))
 
 
@@ -110,18 +122,29 @@ def _outputs(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> 
     )
     run(examples)
     start, end = model.input_names[0], model.output_names[0]
-    found = {start: _Output(values=run.tensor(run.input), details=run.input, kernel=None)}
+    found = {start: _Output(values=run.tensor(run.input), details=run.input)}
     depth = {layer.name: index for index, layer in enumerate(model.layers)}
+    # Depthwise kernels have a scale for each input.
+    weights_of = {
+        name.split("/")[0]: weight.numpy()
+        for name, weight in kernel_variables(model).items()
+        if not name.endswith("depthwise_kernel")
+    }
     tensors = {details["name"]: details for details in run.interpreter.get_tensor_details()}
     for operator in flatbuffer.read(artifact.content).operators:
         layers, details = operator.layers(depth), tensors.get(operator.outputs[0].name)
         if layers and details:
             last = max(layers, key=depth.__getitem__)
-            found[last] = _Output(
-                values=run.tensor(details), details=details, kernel=operator.kernel
+            kernel = operator.kernel
+            weights = weights_of.get(
+                flatbuffer.layer_name(kernel.name.split(";")[-1] if kernel else "")
             )
-    kernel = found[end].kernel if end in found else None
-    found[end] = _Output(values=run.tensor(run.output), details=run.output, kernel=kernel)
+            found[last] = _Output(
+                values=run.tensor(details), details=details, kernel=kernel, weights=weights
+            )
+    # The interpreter has the model's output under a name of its own.
+    last = found.get(end, _Output(values=run.tensor(run.output), details=run.output))
+    found[end] = replace(last, values=run.tensor(run.output), details=run.output)
     return found
 
 
@@ -129,7 +152,8 @@ def _expected(model: "keras.Model", examples: np.ndarray, outputs: dict) -> dict
     """Return what Keras computes for the layers in `outputs`, but for those called twice."""
     seen: dict[str, list] = {model.input_names[0]: [np.asarray(examples)]}
 
-    def note(layer: Any, values: Any) -> Any:
+    def note(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        values = layer(*args, **kwargs)
         if layer.name in outputs:
             seen.setdefault(layer.name, []).append(values)
         return values
@@ -164,31 +188,28 @@ def _advice(layer: str, signal: np.ndarray, output: _Output) -> str:
     if np.mean((signal - np.clip(signal, low, high)) ** 2) > noise / 2:
         return f"its range cuts values off: calibrate on more examples, or {keep}"
     if step**2 / 12 > noise / 4:
-        if _is_unequal(np.abs(signal).reshape(-1, signal.shape[-1]).max(0)):
-            return f"few of its channels take the whole range: Equalize(), or {keep}"
-        if np.abs(signal).max() > _FAR_OUT * np.percentile(np.abs(signal), 99.9):
+        if _is_unequal(_channel_peaks(signal)):
+            return f"{_EQUALIZE}, or {keep}"
+        if max(-low, high) > _FAR_OUT * np.percentile(np.abs(signal), 99.9):
             return f"outliers take the whole range: calibrate with MSE() or Percentile(), or {keep}"
         return f"8 bit are too coarse for its outputs: Int16x8(), or {keep}"
     kernel = output.kernel
     if kernel is not None and kernel.dtype == "int4":
         return f"4 bit are too coarse for its kernel: bits=8, weights=GPTQ(), or {keep}"
-    if kernel is not None and any(_is_unequal(peaks) for peaks in _peaks(kernel)):
-        return f"few channels take the whole range of its kernel: Equalize(), or {keep}"
+    if output.weights is not None and _is_wide(output.weights):
+        return f"some inputs take the whole range of its kernel: Equalize(), or {keep}"
     return f"its inputs or its kernel are too coarse: Int16x8(), or {keep}"
+
+
+def _channel_peaks(values: np.ndarray) -> np.ndarray:
+    return np.abs(values).reshape(-1, values.shape[-1]).max(0)
 
 
 def _is_unequal(peaks: np.ndarray) -> bool:
     return peaks.max() > _UNEQUAL * np.median(peaks)
 
 
-def _peaks(kernel: flatbuffer.Tensor) -> Iterator[np.ndarray]:
-    """Yield the largest weights of the channels that share a scale, where channels do."""
-    values = np.abs(np.asarray(kernel.values, np.float32))
-    if len(kernel.scales) > 1:
-        shape = [-1 if i == kernel.axis else 1 for i in range(values.ndim)]
-        values = (
-            values * np.reshape(kernel.scales, shape) if len(kernel.scales) in shape else values
-        )
-    for axis in {0, values.ndim - 1} - ({kernel.axis} if len(kernel.scales) > 1 else set()):
-        if values.shape[axis] > 1:
-            yield np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).max(1)
+def _is_wide(weights: np.ndarray) -> bool:
+    """Return whether the rows of `weights`, (..., inputs, outputs), have very unequal peaks."""
+    peaks = np.abs(np.moveaxis(weights, -2, 0)).reshape(weights.shape[-2], -1).max(1)
+    return peaks.max() > _WIDE * np.min(peaks, where=peaks > 0, initial=peaks.max())

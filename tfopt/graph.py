@@ -5,6 +5,7 @@ function of the same arguments, operators such as `x + y` or `x[:, 0]` are kept,
 inside the model are flattened.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -55,15 +56,13 @@ def calls(model: "keras.Model") -> Iterator[tuple["keras.layers.Layer", list]]:
             yield node.layer, tf.nest.flatten(node.outputs)
 
 
-def computed(model: "keras.Model", inputs: list, watch: Callable) -> Any:
+def computed(model: "keras.Model", inputs: list, call: Callable) -> Any:
     """Return the outputs of `model` on `inputs`, tensors of values, layer by layer.
 
-    `watch(layer, outputs)` is told what each call of a layer computes, and returns what the
-    layers after it get in its place.
+    `call(layer, *args, **kwargs)` stands for each call of a layer: it may look at the values,
+    and what it returns is what the layers after it get.
     """
-    return _called(
-        model, inputs, lambda layer: lambda *args, **kwargs: watch(layer, layer(*args, **kwargs))
-    )
+    return _called(model, inputs, lambda layer: functools.partial(call, layer))
 
 
 def consumers(model: "keras.Model") -> dict[str, list]:

@@ -1,6 +1,7 @@
 """The ranges of activations that static quantization divides into its levels, from examples."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,11 +17,15 @@ _BATCH, _BINS, _LEVELS = 32, 4096, 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """How many values of one tensor fell into each of equal bins from `low` <= 0 to `high` >= 0."""
+    """How many values of one tensor fell into each of equal bins from `low` <= 0 to `high` >= 0.
+
+    `zeros` of them were 0, as after a ReLU, which every range has an exact code for.
+    """
 
     low: float
     high: float
     counts: np.ndarray
+    zeros: int
 
     @property
     def edges(self) -> np.ndarray:
@@ -93,10 +98,12 @@ def _least_error(seen: Histogram, lows: Any, highs: Any) -> tuple[float, float]:
     """Return that pair of `lows` and `highs`, which broadcast, with the least squared error."""
     lows, highs = np.broadcast_arrays(lows, highs)
     values = (seen.edges[1:] + seen.edges[:-1]) / 2
+    counts = seen.counts.copy()
+    counts[np.clip(np.searchsorted(seen.edges, 0, "right") - 1, 0, len(counts) - 1)] -= seen.zeros
     cut = values - np.clip(values, lows[:, None], highs[:, None])
     # Rounding is off by a uniform share of a step: its square is step² / 12 in the mean.
     rounding = (((highs - lows) / _LEVELS) ** 2 / 12)[:, None] * (cut == 0)
-    best = np.argmin((cut**2 + rounding) @ seen.counts)
+    best = np.argmin((cut**2 + rounding) @ counts)
     return lows[best], highs[best]
 
 
@@ -113,12 +120,14 @@ def ranges(
     for name, values in _activations(content, batches):
         low, high = limits.get(name, (0.0, 0.0))
         limits[name] = min(low, float(values.min())), max(high, float(values.max()))
-    counts = {name: np.zeros(_BINS) for name in limits}
+    counts, zeros = {name: np.zeros(_BINS) for name in limits}, Counter()
     for name, values in _activations(content, batches):
         counts[name] += np.histogram(values, _BINS, limits[name])[0]
+        zeros[name] += int(np.count_nonzero(values == 0))
     found = {}
     for name, (low, high) in limits.items():
-        ends = calibration.clip(Histogram(low=low, high=high, counts=counts[name]))
+        seen = Histogram(low=low, high=high, counts=counts[name], zeros=zeros[name])
+        ends = calibration.clip(seen)
         found[name] = min(ends[0], 0.0), max(ends[1], 0.0)
     return found
 

@@ -2,7 +2,9 @@
 
 from tfopt.stages.allocation import ERK, Global, Sensitivity, Uniform
 from tfopt.stages.base import Stage
+from tfopt.stages.bias import CorrectBias
 from tfopt.stages.distill import Teacher, Teachers
+from tfopt.stages.equalize import Equalize
 from tfopt.stages.objectives import AttentionScores, AttentionTransfer, Features, Logits, Objective
 from tfopt.stages.one_shot import OneShotPrune
 from tfopt.stages.optimizers import SGD, Adam, AdamW, Constant, Cosine
@@ -19,8 +21,10 @@ __all__ = [
     "AttentionTransfer",
     "Block",
     "Constant",
+    "CorrectBias",
     "Cosine",
     "ERK",
+    "Equalize",
     "Features",
     "First",
     "Global",
