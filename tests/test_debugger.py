@@ -64,19 +64,11 @@ def test_blames_the_layer_that_is_broken_and_none_after_it():
     assert after["hidden"] < 10 < after["conv_relu"]
 
 
-def heavy_tailed():
-    made = model()
-    kernel = made.get_layer("hidden").kernel
-    kernel.assign(kernel**9)
-    return made
-
-
 OUTLIER = np.where(np.arange(64) == 9, 500, 1)[:, None, None, None]
 CASES = {
     "kernel": (model(1000, 1000), Int8(), EXAMPLES, "second_relu", "range of its kernel: Equalize"),
     "outlier": (model(), Int8(), EXAMPLES * OUTLIER, "input", "outliers .* MSE.* Percentile"),
     "cut": (model(), Int8(), EXAMPLES / 20, "input", "cuts values off: calibrate on more"),
-    "coarse": (heavy_tailed(), EdgeQuantized(weights=MinMax()), EXAMPLES, "hidden", "4 bit are"),
 }
 
 
@@ -105,6 +97,13 @@ def test_channels_lost_beside_a_great_one_are_found_where_they_were_lost():
     assert not advice["input"]
     balanced = Equalize().prepare(made, 0, SAMPLES)
     assert not any(noise.advice for noise in noises(balanced, Int8()))
+
+
+def test_where_only_the_sum_is_too_much_the_worst_layer_is_told():
+    worst, *others = noises(model(), EdgeQuantized(weights=MinMax()))
+    assert worst.own_db > 20 > min(noise.sqnr_db for noise in others)
+    assert worst.advice.startswith("4 bit are too coarse for its kernel: bits=8")
+    assert not any(noise.advice for noise in others)
 
 
 def test_weights_in_integers_are_debugged_as_well():

@@ -1,6 +1,5 @@
 """Where an artifact and its Keras model part, layer by layer, and what to do about it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +27,7 @@ class Noise:
 
     `own_db` is what the layer itself adds: the Keras layer on the artifact's own inputs is the
     signal. `sqnr_db` is what it has come to after all layers before it: the Keras model on the
-    same examples is the signal. `advice` is empty where the layer's own noise is small.
+    same examples is the signal. `advice` is empty where nothing need be done.
     """
 
     layer: str
@@ -69,32 +68,32 @@ def debug(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> tup
     """
     outputs = _outputs(artifact, model, examples)
     expected = _expected(model, examples, outputs)
-    rows, unequal = [], []
+    found: list[Noise] = []
+    advice: dict[str, str] = {}
+    unequal: list[str] = []
 
     def substitute(layer: Any, *args: Any, **kwargs: Any) -> Any:
         signal = layer(*args, **kwargs)
         if layer.name not in expected:
             return signal
         output, clean = outputs[layer.name], np.asarray(signal)
-        own = _decibels(clean, output.values)
-        noise = Noise(
-            layer=layer.name,
-            own_db=own,
-            sqnr_db=_decibels(expected[layer.name], output.values),
-            advice=_advice(layer.name, clean, output) if own < _ENOUGH else "",
-        )
-        rows.append(noise)
+        own, after_all = (_decibels(x, output.values) for x in (clean, expected[layer.name]))
+        found.append(Noise(layer=layer.name, own_db=own, sqnr_db=after_all, advice=""))
+        advice[layer.name] = _advice(layer.name, clean, output)
         if output.step and _is_unequal(_channel_peaks(clean)):
             unequal.append(layer.name)
         return tf.constant(output.values.reshape(clean.shape), signal.dtype)
 
     first = model.get_layer(model.input_names[0])
     computed(model, [substitute(first, _tensor(model, examples))], substitute)
-    if min(noise.sqnr_db for noise in rows) < _ENOUGH and not any(n.advice for n in rows):
+    found.sort(key=lambda noise: noise.own_db)
+    noisy = [noise.layer for noise in found if noise.own_db < _ENOUGH]
+    if not noisy and min(noise.sqnr_db for noise in found) < _ENOUGH:
         # Channels that are lost beside a great one are no noise to speak of, until a later
-        # layer multiplies them.
-        rows = [replace(n, advice=_EQUALIZE) if n.layer in unequal else n for n in rows]
-    return tuple(sorted(rows, key=lambda noise: noise.own_db))
+        # layer multiplies them; without any, it is the sum that is too much.
+        advice |= dict.fromkeys(unequal, _EQUALIZE)
+        noisy = unequal or [found[0].layer]
+    return tuple(replace(n, advice=advice[n.layer]) if n.layer in noisy else n for n in found)
 
 
 def layer_errors(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> dict:

@@ -101,7 +101,6 @@ def measure(
     graph = flatbuffer.read(artifact.content)
     kernels, stayed = graph.kernels(), graph.with_precision("float")
     ops = {kind: len(graph.with_precision(kind)) for kind in ("int8", "int16", "hybrid")}
-    examples = _probed(test) if any(ops.values()) else ()
     median, p90 = latency(artifact)
     return Measurement(
         stage=artifact.stage,
@@ -122,7 +121,7 @@ def measure(
         latency_median_us=median,
         latency_p90_us=p90,
         kernels=kernels,
-        layers=debug(artifact, model, examples) if len(examples) else (),
+        layers=debug(artifact, model, _probed(test)) if any(ops.values()) else (),
     )
 
 

@@ -17,7 +17,17 @@ from tfopt.compat import keras, tf
 from tfopt.data import from_arrays
 from tfopt.facts import kernel_variables
 from tfopt.pipeline import run
-from tfopt.stages import SGD, Features, OneShotPrune, Sensitivity, Stage, Teacher, Teachers
+from tfopt.stages import (
+    SGD,
+    CorrectBias,
+    Equalize,
+    Features,
+    OneShotPrune,
+    Sensitivity,
+    Stage,
+    Teacher,
+    Teachers,
+)
 from tfopt.stages import train as training
 
 
@@ -78,7 +88,7 @@ if replicas == 1:
     training._synchronise_statistics = without_fused_kernel
 found = {"same_kernels": results(experiment)}
 training._synchronise_statistics = as_it_is
-experiment.stages = experiment.stages[:1]
+experiment.stages = [experiment.stages[0], Equalize(), CorrectBias()]
 found["as_it_is"] = results(experiment)
 found["devices"] = len(tf.config.list_logical_devices("CPU"))
 print("RESULT " + json.dumps(found))

@@ -144,7 +144,7 @@ class EdgeQuantized(Variant):
 
     def complete(self, content: bytes, model: "keras.Model", examples: np.ndarray) -> bytes:
         """Return the float32 `content` quantized."""
-        quantizer = edge_quantizer.Quantizer(content)
+        quantizer: Any = edge_quantizer.Quantizer(content)
         self._configure(quantizer, excluded(content, self.exclude, model))
         with warnings.catch_warnings():
             # It needs every tensor of the float model, which is what LiteRT warns of.
@@ -179,7 +179,7 @@ class EdgeQuantized(Variant):
         if isinstance(self.activations, Static):
             found = ranges(content, examples, self.activations.calibration)
             return {
-                name: {"min": np.float32([[low]]), "max": np.float32([[high]])}
+                name: {"min": np.array([[low]], "f"), "max": np.array([[high]], "f")}
                 for name, (low, high) in found.items()
             }
         if not quantizer.need_calibration:

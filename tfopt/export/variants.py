@@ -128,17 +128,17 @@ class Int8(Variant):
         if not self._by_hand(model):
             return content
         found = ranges(content, chosen(self.name, examples, self.examples), self.calibration)
-        return bytes(
-            tflite_convert.mlir_quantize(
-                _with_ranges(content, found),
-                input_data_type=tf.int8,
-                output_data_type=tf.int8,
-                denylisted_nodes=excluded(content, self.exclude, model),
-            )
+        int8: Any = tf.int8
+        quantized: Any = tflite_convert.mlir_quantize(
+            _with_ranges(content, found),
+            input_data_type=int8,
+            output_data_type=int8,
+            denylisted_nodes=excluded(content, self.exclude, model),
         )
+        return bytes(quantized)
 
     def _by_hand(self, model: "keras.Model") -> bool:
-        return not is_quantized(model) and (self.exclude or self.calibration != MinMax())
+        return not is_quantized(model) and bool(self.exclude or self.calibration != MinMax())
 
 
 @spec

@@ -73,18 +73,17 @@ def folded(model: "keras.Model") -> "keras.Model":
     return made
 
 
-def _norms(model: "keras.Model") -> dict[str, Any]:
+def _norms(model: Any) -> dict[str, Any]:
     """Return by the name of a linear layer the BatchNormalization that it can take in."""
     takers, calls, found = consumers(model), producers(model), {}
     for name, layer in linear(model).items():
         after = takers[name]
         alone = len(after) == 1 and name not in model.output_names
         if alone and layer.activation is keras.activations.linear:
-            norm = after[0]
-            by_channel = isinstance(norm, keras.layers.BatchNormalization) and (
-                list(norm.axis) == [len(layer.output_shape) - 1] and len(calls[norm.name]) == 1
-            )
-            found |= {name: norm} if by_channel else {}
+            norm: Any = after[0]
+            if isinstance(norm, keras.layers.BatchNormalization) and len(calls[norm.name]) == 1:
+                by_channel = norm.axis == [len(layer.output_shape) - 1]
+                found |= {name: norm} if by_channel else {}
     return found
 
 
