@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     import tf_keras as keras
     from ai_edge_litert import interpreter as litert
     from ai_edge_litert import schema_py_generated as tflite_schema
+    from ai_edge_quantizer import quantizer as edge_quantizer
+    from tensorflow.lite.python import convert as tflite_convert
     from tensorflow_model_optimization.python.core.sparsity.keras import (
         pruning_wrapper as tfmot_pruning,
     )
-    from ai_edge_quantizer import quantizer as edge_quantizer
-    from tensorflow.lite.python import convert as tflite_convert
 else:
     tf = _Lazy("tensorflow")
     keras = _Lazy("tf_keras")
