@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tfopt" / "__init__.py").read_text()).group(1)
 
+EDGE = ["ai-edge-quantizer==0.10.0"]
+
 setup(
     name="tfopt",
     version=VERSION,
@@ -28,6 +30,7 @@ setup(
         "absl-py>=1.4,<2",
         "ml-collections==1.1.0",
         "ai-edge-litert>=2.1,<3",
+        "flatbuffers>=24.3",
         "h5py>=3.11,<4",
         "scipy>=1.11,<2",
         "scikit-learn>=1.5,<2",
@@ -37,7 +40,10 @@ setup(
         "typing_extensions>=4.1; python_version < '3.11'",
     ],
     extras_require={
+        # It is tested with one release of LiteRT, 2.3.0, and asks for that one itself.
+        "edge": EDGE,
         "dev": [
+            *EDGE,
             "build>=1.2",
             "import-linter>=2.1",
             "ipykernel>=6.29",

@@ -17,6 +17,8 @@ KERNEL = {
     "codes_total": 40,
 }
 
+NOISE = {"layer": "conv", "own_db": 11.25, "sqnr_db": 9.0, "advice": "Equalize()"}
+
 
 def row(stage, variant, **changes):
     return {
@@ -29,17 +31,25 @@ def row(stage, variant, **changes):
         "bytes": 79_488,
         "gzip_bytes": 31_002,
         "sparsity": 0.75,
+        "float_bytes": 1_300_000,
         "ops_int8": 7,
+        "ops_int16": 0,
+        "ops_hybrid": 0,
         "ops_float": 1,
         "float_ops": ["SOFTMAX probabilities"],
         "latency_median_us": 1234.4,
         "latency_p90_us": 1300.0,
         "kernels": [KERNEL],
+        "layers": [NOISE],
         **changes,
     }
 
 
-ROWS = [row("train", "float32", bytes=1_318_424), row("prune", "int8"), row("prune", "float16")]
+ROWS = [
+    row("train", "float32", bytes=1_318_424),
+    row("prune", "int8"),
+    row("prune", "float16", bytes=2_000_000),
+]
 EXPERIMENT = {"type": "tfopt.config.Experiment", "name": "digits <1>", "batch_size": 32}
 
 FACTS = {
@@ -116,6 +126,9 @@ def test_markdown_is_whole(workdir):
     assert "Input: 8×8×1 values" in text
     assert "4.5 and std 6.25" in text
     assert "tfopt inspect artifacts/train_float32.tflite" in text
+    assert "| conv | 11.2 | 9.0 | Equalize() |" in text
+    assert "**prune_float16 is no smaller**: 2,000,000 bytes" in text
+    assert text.count("is no smaller") == 1
     assert "{{" not in text
     assert "{%" not in text
 
@@ -129,9 +142,10 @@ def test_scalars_have_a_run_per_stage(workdir):
             event = tf.compat.v1.Event.FromString(record.numpy())
             found |= {v.tag: float(tf.make_ndarray(v.tensor)) for v in event.summary.value}
     assert found["artifact_int8/sparsity"] == 0.75
-    assert found["artifact_float16/bytes"] == 79_488
+    assert found["artifact_float16/bytes"] == 2_000_000
+    assert found["noise_int8/conv"] == 11.25
     assert "artifact_float32/bytes" not in found
-    assert len(found) == 20
+    assert len(found) == 26
 
 
 def test_no_rows_still_make_a_report(tmp_path):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import tf_keras as keras
     from ai_edge_litert import interpreter as litert
     from ai_edge_litert import schema_py_generated as tflite_schema
+    from ai_edge_quantizer import quantizer as edge_quantizer
+    from tensorflow.lite.python import convert as tflite_convert
     from tensorflow_model_optimization.python.core.sparsity.keras import (
         pruning_wrapper as tfmot_pruning,
     )
@@ -41,5 +43,16 @@ else:
     )
     litert = _Lazy("ai_edge_litert.interpreter")
     tflite_schema = _Lazy("ai_edge_litert.schema_py_generated")
+    tflite_convert = _Lazy("tensorflow.lite.python.convert")
+    edge_quantizer = _Lazy("ai_edge_quantizer.quantizer")
 
-__all__ = ["keras", "litert", "tf", "tflite_schema", "tfmot", "tfmot_pruning"]
+__all__ = [
+    "edge_quantizer",
+    "keras",
+    "litert",
+    "tf",
+    "tflite_convert",
+    "tflite_schema",
+    "tfmot",
+    "tfmot_pruning",
+]

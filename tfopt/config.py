@@ -124,6 +124,12 @@ class Experiment:
         self.check_replicas(self.replicas or 1)
         self._check_items("stages", "prepare")
         self._check_items("variants", "convert")
+        names = [variant.name for variant in self.variants]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(
+                f"config.variants: expected variants of different names, as files are named by "
+                f"them, received {twice[0]!r} twice; leave one of them out."
+            )
         self._check_stages()
 
     def check_replicas(self, replicas: int) -> None:
@@ -174,7 +180,7 @@ class Experiment:
 
     def to_json(self) -> dict:
         """Return the whole tree as plain JSON values, each spec with its class as `type`."""
-        return _plain(self)
+        return plain(self)
 
 
 def _check_teachers(stage: Any, at: str, earlier: list[str]) -> None:
@@ -253,15 +259,16 @@ def words(hint: Any) -> str:
     return plain.get(hint, name.replace("typing.", ""))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return `value` as plain JSON values, each spec with its class as `type`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"type": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, functools.partial):
         parts = {"function": value.func, "arguments": value.args, **value.keywords}
-        return {"type": "functools.partial", **{k: _plain(v) for k, v in parts.items()}}
+        return {"type": "functools.partial", **{k: plain(v) for k, v in parts.items()}}
     if isinstance(value, (str, int, float, type(None))):
         return value
     # Not its repr, which may hold an address: two runs of one config must be equal.

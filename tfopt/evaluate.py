@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import flatbuffer
-from tfopt.compat import keras, litert, tf
+from tfopt import facts, flatbuffer
+from tfopt.compat import keras, tf
+from tfopt.debugger import Noise, debug, layer_errors
 from tfopt.export import Artifact
-from tfopt.facts import sparsity
 from tfopt.runner import ArtifactError, Runner, quantize
 
 _WARM_UP, _RUNS = 20, 200
@@ -25,7 +25,9 @@ class Measurement:
     """What was measured of one artifact's bytes; sizes in bytes, latencies in microseconds.
 
     `accuracy`, `agreement` (share of the test examples with the Keras model's top class) and
-    `sparsity` are between 0 and 1. Latency is at batch 1 on one thread.
+    `sparsity` are between 0 and 1. Latency is at batch 1 on one thread. `float_bytes` is what
+    the model's weights alone take in float32: a compressed file that has no fewer bytes isn't
+    one. `layers` are those of an artifact that computes with integers.
     """
 
     stage: str
@@ -37,18 +39,23 @@ class Measurement:
     bytes: int
     gzip_bytes: int
     sparsity: float
+    float_bytes: int
     ops_int8: int
+    ops_int16: int
+    ops_hybrid: int
     ops_float: int
     float_ops: tuple[str, ...]
     latency_median_us: float
     latency_p90_us: float
     kernels: tuple[flatbuffer.Kernel, ...]
+    layers: tuple[Noise, ...]
 
     def to_json(self) -> dict:
         """Return the measurement as plain JSON values: one row of the report."""
         return asdict(self) | {
             "float_ops": list(self.float_ops),
             "kernels": [asdict(k) | {"shape": list(k.shape)} for k in self.kernels],
+            "layers": [asdict(noise) for noise in self.layers],
         }
 
 
@@ -93,6 +100,7 @@ def measure(
         )
     graph = flatbuffer.read(artifact.content)
     kernels, stayed = graph.kernels(), graph.with_precision("float")
+    ops = {kind: len(graph.with_precision(kind)) for kind in ("int8", "int16", "hybrid")}
     median, p90 = latency(artifact)
     return Measurement(
         stage=artifact.stage,
@@ -103,13 +111,17 @@ def measure(
         max_logit_difference=float(np.abs(outputs - expected).max()),
         bytes=len(artifact.content),
         gzip_bytes=flatbuffer.gzip_size(artifact.content),
-        sparsity=sparsity(kernels),
-        ops_int8=len(graph.with_precision("int8")),
+        sparsity=facts.sparsity(kernels),
+        float_bytes=4 * facts.measure(model).params,
+        ops_int8=ops["int8"],
+        ops_int16=ops["int16"],
+        ops_hybrid=ops["hybrid"],
         ops_float=len(stayed),
         float_ops=tuple(operator.label for operator in stayed),
         latency_median_us=median,
         latency_p90_us=p90,
         kernels=kernels,
+        layers=debug(artifact, model, _probed(test)) if any(ops.values()) else (),
     )
 
 
@@ -137,45 +149,17 @@ def _batches(test: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         yield np.asarray(examples), np.asarray(labels), np.asarray(weights).reshape(-1) > 0
 
 
+def _probed(test: Any) -> np.ndarray:
+    examples, _, real = next(_batches(test))
+    return examples[real][:_PROBED]
+
+
 def _parting(artifact: Artifact, model: "keras.Model", test: Any) -> str:
     """Return where artifact and model part: the first layer whose output is off."""
-    examples, _, real = next(_batches(test))
-    errors = layer_errors(artifact, model, examples[real][:_PROBED])
+    errors = layer_errors(artifact, model, _probed(test))
     parted = [(layer, error) for layer, error in errors.items() if not error <= _PARTED]
     if parted:
         layer, error = parted[0]
         return f"they part at layer {layer!r}, whose output is off by {error:.0%}."
     layer, error = max(errors.items(), key=lambda item: item[1])
     return f"they part at no single layer: the error grows to {error:.0%} at {layer!r}."
-
-
-def layer_errors(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> dict:
-    """Return by layer, in the order of computation, how far the artifact's output is off.
-
-    That is the norm of the difference over that of the Keras layer's output. Tensors are
-    found by the layers in their names; one of several fused layers counts as the last.
-    """
-    # XNNPACK, the default delegate, keeps no tensor between its operators.
-    run = Runner(
-        artifact,
-        threads=1,
-        experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    run(examples)
-    found = {model.input_names[0]: run.tensor(run.input)}
-    depth = {layer.name: index for index, layer in enumerate(model.layers)}
-    tensors = {details["name"]: details for details in run.interpreter.get_tensor_details()}
-    for operator in flatbuffer.read(artifact.content).operators:
-        for name in (tensor.name for tensor in operator.outputs if tensor.name in tensors):
-            parts = {part for path in name.split(";") for part in path.split("/")}
-            if layers := parts & depth.keys():
-                found[max(layers, key=depth.__getitem__)] = run.tensor(tensors[name])
-    found[model.output_names[0]] = run.tensor(run.output)
-    probe = keras.Model(model.inputs, [model.get_layer(layer).output for layer in found])
-    expected = [output.numpy().ravel() for output in probe(examples, training=False)]
-    return {
-        layer: float(np.linalg.norm(output.ravel() - there) / max(np.linalg.norm(there), 1e-6))
-        for (layer, output), there in zip(found.items(), expected, strict=True)
-        if output.size == there.size
-    }

@@ -1,8 +1,9 @@
 """Read a .tflite: its tensors, its operators, and the zeros and codes of its kernels."""
 
 import gzip
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,16 +58,43 @@ class Operator:
         inside = [name for name in (names[0], *names[2:], *names[1:2]) if "/" in name]
         return f"{self.kind} {layer_name(inside[0] if inside else names[0])}"
 
+    def layers(self, known: Iterable[str]) -> set[str]:
+        """Return which of the `known` layers it computes: several where they are fused.
+
+        They are told by the names of its outputs, or by those of its constants: the model's
+        output is named after the call.
+        """
+        constants = tuple(tensor for tensor in self.inputs if tensor and tensor.values is not None)
+        for tensors in (self.outputs, constants):
+            parts = {part for tensor in tensors for part in re.split("[;/]", tensor.name)}
+            if parts & set(known):
+                return parts & set(known)
+        return set()
+
     @property
     def precision(self) -> str:
-        """`float` or `int8` by what flows through; `other` for shapes and constants."""
+        """What it computes in: `float`, `hybrid`, `int16`, `int8`; `other`: shapes, constants.
+
+        It is told by the types that flow through. Hybrid is float with weights in integers,
+        which the runtime computes with integers of its own choice.
+        """
         flowing = [tensor for tensor in self.inputs if tensor and tensor.values is None]
         if not flowing:
             return "other"
         dtypes = {tensor.dtype for tensor in (*flowing, *self.outputs)}
         if any(dtype.startswith(("float", "bfloat")) for dtype in dtypes):
-            return "float"
+            integers = self.kernel is not None and self.kernel.dtype.startswith(("int", "uint"))
+            return "hybrid" if integers else "float"
+        if "int16" in dtypes:
+            return "int16"
         return "int8" if dtypes & {"int8", "uint8"} else "other"
+
+    @property
+    def kernel(self) -> Tensor | None:
+        """The constant that is its weight matrix, if it has one."""
+        place = _KERNELS.get(self.kind, (len(self.inputs), 0))[0]
+        tensors = [tensor for tensor in self.inputs[place : place + 1] if tensor]
+        return next((tensor for tensor in tensors if tensor.values is not None), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +124,7 @@ class Graph:
     operators: tuple[Operator, ...]
 
     def with_precision(self, precision: str) -> list[Operator]:
-        """Return the operators that run in `precision`: int8, float or other."""
+        """Return the operators that run in `precision`: float, hybrid, int16, int8 or other."""
         return [operator for operator in self.operators if operator.precision == precision]
 
     def kernels(self) -> tuple[Kernel, ...]:

@@ -80,17 +80,26 @@ def interpreted(model: Any, inputs: list, call: Callable) -> Any:
     `inputs` stand for the model's tensors and may be anything that TensorFlow takes for a leaf
     of a structure: what `call` makes of them are the arguments of the calls that follow.
     """
-    computed = {str(id(x)): _Tensor(y) for x, y in zip(model.inputs, inputs, strict=True)}
+    known = {str(id(x)): _Tensor(y) for x, y in zip(model.inputs, inputs, strict=True)}
     for node in _nodes(model):
-        args, kwargs = node.map_arguments(computed)
+        args, kwargs = node.map_arguments(known)
         if isinstance(node.layer, keras.Model):
             outputs = interpreted(node.layer, tf.nest.flatten(args), call)
         else:
             outputs = call(node, args, kwargs)
         for name, output in zip(node.flat_output_ids, tf.nest.flatten(outputs), strict=True):
-            computed[name] = _Tensor(output)
-    outputs = [computed[str(id(x))].pop() for x in model.outputs]
+            known[name] = _Tensor(output)
+    outputs = [known[str(id(x))].pop() for x in model.outputs]
     return tf.nest.pack_sequence_as(model._nested_outputs, outputs)
+
+
+def computed(model: "keras.Model", inputs: list, call: Callable) -> Any:
+    """Return the outputs of `model` on `inputs`, tensors of values, layer by layer.
+
+    `call(layer, *args, **kwargs)` stands for each call of a layer: it may look at the values,
+    and what it returns is what the layers after it get.
+    """
+    return interpreted(model, inputs, lambda node, args, kwargs: call(node.layer, *args, **kwargs))
 
 
 def _input_like(tensor: Any, name: str) -> Any:

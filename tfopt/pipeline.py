@@ -5,6 +5,7 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from tfopt.checkpoint import (
     write_atomically,
 )
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, Experiment
-from tfopt.facts import is_quantized, measure
+from tfopt.config import ConfigError, Experiment, plain
+from tfopt.facts import measure
 from tfopt.stages import Stage, distill
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.hold import check_held
@@ -68,8 +69,9 @@ def _check_workdir(workdir: Path, experiment: Experiment) -> None:
     """Raise ConfigError where `workdir` can't be used or holds another experiment."""
     path, mine = workdir / _IDENTITY, experiment.to_json()
     if path.exists():
-        # A limit changes no training: who missed it may lower it and go on.
-        theirs = {**json.loads(path.read_text()), "min_agreement": experiment.min_agreement}
+        # These change no training: a finished run is proven again, where it must be.
+        free = {name: mine[name] for name in ("min_agreement", "variants")}
+        theirs = {**json.loads(path.read_text()), **free}
         differing = _difference(theirs, mine)
         if differing:
             name, theirs, ours = differing
@@ -144,6 +146,8 @@ class _Run:
             if (stage.name, None) in sources:
                 # A copy, since what a later stage wraps is wrapped in this model too.
                 models[stage.name] = _reloaded(model)
+            for variant in self.experiment.variants:
+                variant.check(model)
 
     def train(self, index: int, stage: Stage) -> None:
         """Train one stage, check what it delivered, and save its model."""
@@ -192,17 +196,34 @@ class _Run:
         return [json.loads(path.read_text()) for path in paths]
 
     def prove(self, stage: Stage) -> list[dict]:
-        """Export the stage's model in every variant and measure the bytes, once."""
+        """Export the stage's model in every variant and measure the bytes, each once."""
         path = self.workdir / stage.name / "rows.json"
-        if path.exists():
-            rows = json.loads(path.read_text())
-            if all(row["agreement"] >= self.experiment.min_agreement for row in rows):
-                return rows
+        earlier = json.loads(path.read_text()) if path.exists() else []
+        variants = self.experiment.variants or export.sensible(stage.quantizes)
+        # An earlier row holds for as long as its variant is the same and it reaches the limit.
+        proven = {
+            json.dumps(row["asked"]): row
+            for row in earlier
+            if row["agreement"] >= self.experiment.min_agreement
+        }
+        asked = [json.dumps(plain(variant)) for variant in variants]
+        missing = [v for v, key in zip(variants, asked, strict=True) if key not in proven]
+        fresh = {json.dumps(row["asked"]): row for row in self._measured(stage, missing)}
+        rows = [(proven | fresh)[key] for key in asked]
+        if rows != earlier:
+            write_atomically(path, json.dumps(rows, indent=2))
+        names = [variant.name for variant in variants]
+        for name in {row["variant"] for row in earlier} - set(names):
+            (self.workdir / "artifacts" / f"{stage.name}_{name}.tflite").unlink(missing_ok=True)
+        return rows
+
+    def _measured(self, stage: Stage, variants: list) -> Iterator[dict]:
+        """Yield a row for each of `variants`; `asked` in it says what the variant was."""
+        if not variants:
+            return
         model = self._load(stage.name)
         reference = evaluate.logits(model, self.splits.test)
-        variants = self.experiment.variants or export.sensible(is_quantized(model))
         examples = self._representative(max(getattr(v, "examples", 1) for v in variants))
-        rows = []
         for variant in variants:
             content = variant.convert(model, examples)
             artifact = export.Artifact(stage=stage.name, variant=variant.name, content=content)
@@ -215,9 +236,7 @@ class _Run:
                 reference=reference,
                 min_agreement=self.experiment.min_agreement,
             )
-            rows.append(measured.to_json())
-        write_atomically(path, json.dumps(rows, indent=2))
-        return rows
+            yield {**measured.to_json(), "asked": plain(variant)}
 
     def _representative(self, count: int) -> np.ndarray:
         """Return at least `count` normalised examples of the training split, if it has them."""

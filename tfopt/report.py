@@ -29,10 +29,11 @@ _COLUMNS = (
     "bytes",
     "gzipped",
     "zeros",
-    "int8 ops",
+    "integer ops",
     "median µs",
     "p90 µs",
 )
+_PRECISIONS = ("int8", "int16", "hybrid", "float")
 _SCALARS = (
     "accuracy",
     "agreement",
@@ -41,6 +42,8 @@ _SCALARS = (
     "gzip_bytes",
     "sparsity",
     "ops_int8",
+    "ops_int16",
+    "ops_hybrid",
     "ops_float",
     "latency_median_us",
     "latency_p90_us",
@@ -110,12 +113,17 @@ def markdown(content: dict) -> str:
 
 
 def write_scalars(rows: list[dict], log_dir: Path) -> None:
-    """Write the figures to TensorBoard as `artifact_VARIANT/FIGURE`, with a run per stage."""
+    """Write the figures to TensorBoard with a run per stage.
+
+    They are `artifact_VARIANT/FIGURE`, and `noise_VARIANT/LAYER` for what a layer adds, in dB.
+    """
     for stage in dict.fromkeys(row["stage"] for row in rows):
         with tf.summary.create_file_writer(str(log_dir / stage)).as_default(step=0):
-            for row in rows:
-                for figure in _SCALARS if row["stage"] == stage else ():
+            for row in (row for row in rows if row["stage"] == stage):
+                for figure in _SCALARS:
                     tf.summary.scalar(f"artifact_{row['variant']}/{figure}", row[figure])
+                for layer in row["layers"]:
+                    tf.summary.scalar(f"noise_{row['variant']}/{layer['layer']}", layer["own_db"])
 
 
 def _cells(row: dict) -> tuple[str, ...]:
@@ -126,7 +134,7 @@ def _cells(row: dict) -> tuple[str, ...]:
         f"{row['bytes']:,}",
         f"{row['gzip_bytes']:,}",
         _percent(row["sparsity"]),
-        f"{row['ops_int8']}/{row['ops_int8'] + row['ops_float']}",
+        f"{row['ops_int8'] + row['ops_int16']}/{sum(row[f'ops_{kind}'] for kind in _PRECISIONS)}",
         f"{row['latency_median_us']:,.0f}",
         f"{row['latency_p90_us']:,.0f}",
     )

@@ -137,9 +137,33 @@ def check_stage(
     return loaded
 
 
+def check_variant(
+    variant: Any, model: "keras.Model | None" = None, *, spec: Spec = _SPEC
+) -> evaluate.Measurement:
+    """Check that `variant` of `model` (default: a small one) runs, and return what was measured.
+
+    LiteRT must run it at any batch size, with finite logits, and find each kernel's zeros.
+    """
+    splits, model = _made_up(spec), model or _small(spec)
+    artifact = export.Artifact(
+        stage="train", variant=variant.name, content=variant.convert(model, _examples(splits))
+    )
+    reference = evaluate.logits(model, splits.test)
+    measured = evaluate.measure(
+        artifact, model=model, test=splits.test, reference=reference, min_agreement=0
+    )
+    assert np.isfinite(measured.max_logit_difference), f"{artifact.name}: logits aren't finite"
+    zeros, expected = sum(k.zeros for k in measured.kernels), measure(model).kernels
+    assert zeros >= sum(k.zeros for k in expected), f"{artifact.name}: lost zeros"
+    return measured
+
+
+def _examples(splits: Splits) -> np.ndarray:
+    return np.concatenate([np.asarray(batch) for batch, _ in splits.train(0).take(2)])
+
+
 def _check_export(stage: Stage, model: "keras.Model", splits: Splits, reference: Any) -> None:
-    examples = np.concatenate([np.asarray(batch) for batch, _ in splits.train(0).take(2)])
-    content = export.Int8().convert(model, examples)
+    content = export.Int8().convert(model, _examples(splits))
     artifact = export.Artifact(stage=stage.name, variant="int8", content=content)
     # After a few steps logits are near ties, so agreement tells nothing yet.
     measured = evaluate.measure(

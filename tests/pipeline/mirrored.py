@@ -22,6 +22,8 @@ from tfopt.stages import (
     EMA,
     SGD,
     Cluster,
+    CorrectBias,
+    Equalize,
     Features,
     OneShotPrune,
     Sensitivity,
@@ -96,7 +98,7 @@ found = {"same_kernels": results(experiment)}
 cluster = Cluster(clusters=8, learning_rate=0.02, optimizer=SGD(), average=EMA())
 found["cluster"] = results(dataclasses.replace(experiment, stages=[experiment.stages[0], cluster]))
 training._synchronise_statistics = as_it_is
-experiment.stages = experiment.stages[:1]
+experiment.stages = [experiment.stages[0], Equalize(), CorrectBias()]
 found["as_it_is"] = results(experiment)
 found["devices"] = len(tf.config.list_logical_devices("CPU"))
 print("RESULT " + json.dumps(found))

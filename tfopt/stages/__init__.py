@@ -3,9 +3,11 @@
 from tfopt.stages.allocation import ERK, Global, Sensitivity, Uniform
 from tfopt.stages.average import EMA, SWA
 from tfopt.stages.base import Stage
+from tfopt.stages.bias import CorrectBias
 from tfopt.stages.centroids import Density, KMeansPlusPlus, Linear, Random
 from tfopt.stages.cluster import Cluster
 from tfopt.stages.distill import Teacher, Teachers
+from tfopt.stages.equalize import Equalize
 from tfopt.stages.importance import L1, BatchNormScale, Taylor
 from tfopt.stages.objectives import AttentionScores, AttentionTransfer, Features, Logits, Objective
 from tfopt.stages.one_shot import OneShotPrune
@@ -26,10 +28,12 @@ __all__ = [
     "Block",
     "Cluster",
     "Constant",
+    "CorrectBias",
     "Cosine",
     "Density",
     "EMA",
     "ERK",
+    "Equalize",
     "Features",
     "First",
     "Global",

@@ -6,6 +6,7 @@ import pytest
 from tfopt import export, flatbuffer
 from tfopt.compat import keras, litert, tfmot
 from tfopt.config import ConfigError
+from tfopt.runner import Runner
 
 SHAPE = (8, 8, 2)
 EXAMPLES = np.random.default_rng(0).standard_normal((32, *SHAPE)).astype(np.float32)
@@ -50,6 +51,12 @@ def qat_int8(qat):
 def ends(content):
     interpreter = litert.Interpreter(model_content=content)
     return interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+
+def off(content, model):
+    run = Runner(export.Artifact(stage="s", variant="v", content=content), threads=1)
+    expected = model(EXAMPLES).numpy()
+    return np.linalg.norm(run(EXAMPLES) - expected) / np.linalg.norm(expected)
 
 
 def fingerprint(model):
@@ -127,7 +134,8 @@ def test_quantization_aware_model_becomes_int8_with_its_own_ranges(qat, qat_int8
     first, last = ends(qat_int8)
     assert first["dtype"] == last["dtype"] == np.int8
     assert flatbuffer.read(qat_int8).with_precision("float") == []
-    assert export.Int8().convert(qat, 1000 * EXAMPLES) == qat_int8
+    for variant in (export.Int8(), export.Int8(calibration=export.MSE())):
+        assert variant.convert(qat, 1000 * EXAMPLES) == qat_int8
 
 
 @pytest.mark.parametrize("variant", export.sensible(quantized=False)[:3], ids=lambda v: v.name)
@@ -146,6 +154,44 @@ def test_prune_preserving_quantization_keeps_the_zeros():
     found = {k.name: k for k in flatbuffer.read(content).kernels()}["logits"]
     assert found.zeros >= kernel.size * 3 // 4
     assert found.dtype == "int8"
+
+
+def test_excluded_layers_stay_float_and_the_rest_is_int8(model):
+    content = export.Int8(exclude=("conv*",)).convert(model, EXAMPLES)
+    kernels = {k.name: k.dtype for k in flatbuffer.read(content).kernels()}
+    assert kernels == {"conv": "float32", "logits": "int8"}
+    first, last = ends(content)
+    assert first["dtype"] == last["dtype"] == np.int8
+    content = export.Int8(exclude=("logits",)).convert(model, EXAMPLES)
+    kernels = {k.name: k.dtype for k in flatbuffer.read(content).kernels()}
+    assert kernels == {"conv": "int8", "logits": "float32"}
+
+
+def test_an_exclusion_that_makes_no_sense_is_refused(model, qat):
+    with pytest.raises(ConfigError, match="'int8_mixed', exclude.*'cnv'; did you mean 'conv'"):
+        export.Int8(exclude=("cnv",)).check(model)
+    with pytest.raises(ConfigError, match="exclude: expected a model without quantization-aware"):
+        export.Int8(exclude=("quant_conv",)).check(qat)
+
+
+def test_int16x8_is_finer_than_int8(model):
+    content = export.Int16x8().convert(model, EXAMPLES)
+    first, last = ends(content)
+    assert first["dtype"] == last["dtype"] == np.int16
+    graph = flatbuffer.read(content)
+    assert (len(graph.with_precision("int16")), len(graph.operators)) == (3, 3)
+    assert {kernel.dtype for kernel in graph.kernels()} == {"int8"}
+    assert off(content, model) < off(export.Int8().convert(model, EXAMPLES), model) * 0.7
+
+
+def test_what_the_file_computes_in_follows_the_choice_of_calibration(model):
+    plain, other = (
+        export.Int8(calibration=calibration).convert(model, EXAMPLES)
+        for calibration in (export.MinMax(), export.Percentile(percent=90))
+    )
+    before, after = (ends(content)[1]["quantization"][0] for content in (plain, other))
+    assert after < 0.9 * before
+    assert off(plain, model) < off(other, model)
 
 
 def test_artifact_is_written_whole_under_its_name(tmp_path):

@@ -1,0 +1,97 @@
+"""What needs no training: stages that only rewrite, and other variants of a finished run."""
+
+import json
+import shutil
+
+import pytest
+
+from tfopt import pipeline
+from tfopt.config import ConfigError, Experiment
+from tfopt.export import MSE, EdgeQuantized, Float32, Int8, Int16x8
+from tfopt.stages import CorrectBias, Equalize, Quantize, Stage
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The experiment, the workdir and the rows of a run with both stages of 0 epochs."""
+    from tfopt.data import Digits
+    from tfopt.models import SmallCNN
+
+    experiment = Experiment(
+        name="post",
+        data=Digits(),
+        model=SmallCNN(filters=(8, 8), units=16),
+        batch_size=64,
+        min_agreement=0.5,
+        stages=[Stage(epochs=1, learning_rate=0.01), Equalize(), CorrectBias()],
+        variants=[Float32(), Int8(), Int8(calibration=MSE())],
+    )
+    workdir = tmp_path_factory.mktemp("post")
+    return experiment, workdir, pipeline.run(experiment, workdir)
+
+
+def files(workdir):
+    return {path.name: path.read_bytes() for path in (workdir / "artifacts").iterdir()}
+
+
+def test_a_stage_of_no_epochs_is_done_again_to_the_bit(finished, tmp_path, monkeypatch):
+    experiment, workdir, rows = finished
+    again = shutil.copytree(workdir, tmp_path / "again")
+    for stage in ("equalize", "correct_bias"):
+        (again / stage / "stage.json").unlink()
+        (again / stage / "rows.json").unlink()
+    found = pipeline.run(experiment, again)
+    assert files(again) == files(workdir)
+    assert [row["accuracy"] for row in found] == [row["accuracy"] for row in rows]
+
+
+def test_equalized_logits_are_those_of_the_trained_model(finished):
+    _, _, rows = finished
+    accuracies = {row["stage"]: row["keras_accuracy"] for row in rows}
+    assert accuracies["train"] == accuracies["equalize"]
+
+
+def test_other_variants_are_proven_without_training(finished, tmp_path, monkeypatch):
+    experiment, workdir, rows = finished
+    workdir = shutil.copytree(workdir, tmp_path / "again")
+    monkeypatch.setattr(pipeline, "train", None)
+    measured, measure = [], pipeline.evaluate.measure
+
+    def counted(artifact, **options):
+        measured.append(artifact.name)
+        return measure(artifact, **options)
+
+    monkeypatch.setattr(pipeline.evaluate, "measure", counted)
+    stages = [stage.name for stage in experiment.stages]
+    experiment = Experiment(
+        **{name: getattr(experiment, name) for name in ("name", "data", "model", "batch_size")},
+        min_agreement=0.5,
+        stages=experiment.stages,
+        variants=[Int16x8(), Int8(), Int8(calibration=MSE(), examples=100)],
+    )
+    found = pipeline.run(experiment, workdir)
+    # Of the same name, and yet another variant: 100 examples.
+    fresh = [f"{stage}_{name}" for stage in stages for name in ("int16x8", "int8_mse")]
+    assert measured == fresh
+    names = [f"{row['stage']}_{row['variant']}" for row in found]
+    assert names == [f"{s}_{name}" for s in stages for name in ("int16x8", "int8", "int8_mse")]
+    assert sorted(files(workdir)) == sorted(f"{name}.tflite" for name in names)
+    assert [row for row in found if row["variant"] == "int8"] == [
+        row for row in rows if row["variant"] == "int8"
+    ]
+    assert json.loads((workdir / "report.json").read_text())["rows"] == found
+
+
+def test_a_variant_that_cannot_be_is_refused_before_training(finished, tmp_path, monkeypatch):
+    experiment = finished[0]
+    monkeypatch.setattr(pipeline, "train", None)
+    asked = {name: getattr(experiment, name) for name in ("name", "data", "model", "batch_size")}
+    with pytest.raises(ConfigError, match="'int8_mixed', exclude.*received 'convolution'"):
+        pipeline.run(
+            Experiment(**asked, stages=[Stage()], variants=[Int8(exclude=("convolution",))]),
+            tmp_path,
+        )
+    with pytest.raises(ConfigError, match="received 'int8' twice; leave one of them out"):
+        Experiment(**asked, stages=[Stage()], variants=[Int8(), Int8(examples=3)]).validate()
+    with pytest.raises(ConfigError, match="received 'edge_w4_a8_octav' with stage 'quantize'"):
+        Experiment(**asked, stages=[Quantize()], variants=[EdgeQuantized()]).validate()

@@ -1,0 +1,236 @@
+"""The forms of a TFLite file that TensorFlow's own converter makes."""
+
+import fnmatch
+import warnings
+from typing import Any, ClassVar
+
+import flatbuffers
+import numpy as np
+
+from tfopt import flatbuffer
+from tfopt.compat import keras, tf, tflite_convert, tflite_schema
+from tfopt.config import ConfigError, bounded, having, nearest, spec
+from tfopt.export.calibration import MinMax, ranges
+from tfopt.facts import is_quantized
+
+
+@spec
+class Variant:
+    """What the TFLite forms share; by itself it leaves the converter as it is."""
+
+    name: ClassVar[str] = ""
+    takes_quantized: ClassVar[bool] = False
+
+    def check(self, model: "keras.Model") -> None:
+        """Raise ConfigError where `model`, trained or not, can't become this variant."""
+        if is_quantized(model) and not self.takes_quantized:
+            raise ConfigError(
+                f"variant {self.name!r}: expected a model without quantization-aware layers, "
+                f"received {model.name!r}, which has some; use Int8()."
+            )
+
+    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+        """Set the options of `converter`; `examples` are normalised training examples."""
+
+    def complete(self, content: bytes, model: "keras.Model", examples: np.ndarray) -> bytes:
+        """Return what becomes of the `content` that the converter made of `model`."""
+        del model, examples
+        return content
+
+    def convert(self, model: "keras.Model", examples: np.ndarray) -> bytes:
+        """Return `model` as the bytes of a .tflite that takes any batch, by default 1.
+
+        `examples` (n, *shape), float32, are what ranges are calibrated with. Raises
+        ConfigError where `model` can't become this variant.
+        """
+        self.check(model)
+        converter = _converter(model)
+        self.configure(converter, model, examples)
+        with warnings.catch_warnings():
+            # int8 inputs take their scale from the model or the calibration; the converter
+            # warns that TensorFlow 1's way of stating it wasn't used.
+            warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
+            content = bytes(converter.convert())
+        return self.complete(content, model, examples)
+
+
+@spec
+class Float32(Variant):
+    """Weights and arithmetic in float32."""
+
+    name: ClassVar[str] = "float32"
+
+
+@spec
+class Float16(Variant):
+    """Weights stored in float16; arithmetic in float32 where the device has no float16."""
+
+    name: ClassVar[str] = "float16"
+
+    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+        """Store weights as float16."""
+        del model, examples
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+
+
+@spec
+class DynamicRange(Variant):
+    """Weights stored in int8, activations quantized on the fly; float32 in and out."""
+
+    name: ClassVar[str] = "dynamic"
+
+    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+        """Store weights as int8."""
+        del model, examples
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+@spec
+class Int8(Variant):
+    """Weights, activations, input and output in int8.
+
+    `examples` training examples calibrate the ranges of a float model, as `calibration` says;
+    a quantization-aware model brings its own, and the converter leaves those as they are. What
+    has no int8 kernel stays float, which the report lists, instead of failing the conversion,
+    and so do the layers whose name matches one of the patterns in `exclude`.
+    """
+
+    takes_quantized: ClassVar[bool] = True
+
+    examples: int = bounded(200, least=1)
+    calibration: Any = having("clip", MinMax)
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`int8`, and what is special about it."""
+        return named("int8", self.calibration, self.exclude)
+
+    def check(self, model: "keras.Model") -> None:
+        """Raise ConfigError where `exclude` can't be kept float."""
+        check_exclude(self.name, self.exclude, model)
+        if self.exclude and is_quantized(model):
+            raise ConfigError(
+                f"variant {self.name!r}, exclude: expected a model without quantization-aware "
+                f"layers, received {model.name!r}; exclude the layer in that stage."
+            )
+
+    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+        """Quantize all, with ranges from the first `self.examples` of `examples`."""
+        _calibrate(converter, chosen(self.name, examples, self.examples))
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+        # Calibrated only: the file stays float, with the extremes of each tensor beside it.
+        converter._experimental_calibrate_only = self._by_hand(model)
+
+    def complete(self, content: bytes, model: "keras.Model", examples: np.ndarray) -> bytes:
+        """Return `content` quantized, where the converter was to leave that."""
+        if not self._by_hand(model):
+            return content
+        found = ranges(content, chosen(self.name, examples, self.examples), self.calibration)
+        int8: Any = tf.int8
+        quantized: Any = tflite_convert.mlir_quantize(
+            _with_ranges(content, found),
+            input_data_type=int8,
+            output_data_type=int8,
+            denylisted_nodes=excluded(content, self.exclude, model),
+        )
+        return bytes(quantized)
+
+    def _by_hand(self, model: "keras.Model") -> bool:
+        return not is_quantized(model) and bool(self.exclude or self.calibration != MinMax())
+
+
+@spec
+class Int16x8(Variant):
+    """Weights in int8; activations, input and output in int16, for what int8 is too coarse.
+
+    It takes up to twice the time of int8, and no more bytes. `examples` calibrate the ranges.
+    """
+
+    name: ClassVar[str] = "int16x8"
+
+    examples: int = bounded(200, least=1)
+
+    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+        """Quantize what has a kernel of this kind, with ranges from `examples`."""
+        del model
+        _calibrate(converter, chosen(self.name, examples, self.examples))
+        converter.inference_input_type = converter.inference_output_type = tf.int16
+        sets = tf.lite.OpsSet
+        converter.target_spec.supported_ops = [
+            sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+            sets.TFLITE_BUILTINS,
+        ]
+
+
+def sensible(quantized: bool) -> list:
+    """Return the variants to export where none are asked for."""
+    return [Int8()] if quantized else [Float32(), Float16(), DynamicRange(), Int8()]
+
+
+def named(kind: str, calibration: Any, exclude: tuple[str, ...]) -> str:
+    """Return a variant's name: `kind`, and what differs from the defaults."""
+    parts = [kind, *([calibration.name] if calibration != MinMax() else [])]
+    return "_".join([*parts, *(["mixed"] if exclude else [])])
+
+
+def chosen(variant: str, examples: np.ndarray, count: int) -> np.ndarray:
+    """Return the first `count` of `examples`, or raise ConfigError where there are none."""
+    if not len(examples):
+        raise ConfigError(
+            f"variant {variant!r}: expected at least one training example, received 0."
+        )
+    return examples[:count]
+
+
+def check_exclude(variant: str, exclude: tuple[str, ...], model: "keras.Model") -> None:
+    """Raise ConfigError for a pattern in `exclude` that is none of `model`'s layers."""
+    names = [layer.name for layer in model.layers]
+    for pattern in exclude:
+        if not fnmatch.filter(names, pattern):
+            raise ConfigError(
+                f"variant {variant!r}, exclude: expected names or patterns of layers, "
+                f"received {pattern!r}; {nearest(pattern, names)}"
+            )
+
+
+def excluded(content: bytes, exclude: tuple[str, ...], model: "keras.Model") -> set[str]:
+    """Return the names of the tensors that operators of the layers in `exclude` compute."""
+    names = [layer.name for layer in model.layers]
+    layers = {name for pattern in exclude for name in fnmatch.filter(names, pattern)}
+    return {
+        operator.outputs[0].name
+        for operator in flatbuffer.read(content).operators
+        if operator.layers(names) & layers
+    }
+
+
+def _calibrate(converter: Any, examples: np.ndarray) -> None:
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([example[None]] for example in examples)
+
+
+def _with_ranges(content: bytes, found: dict[str, tuple[float, float]]) -> bytes:
+    """Return the calibrated `content` with other ranges, by the names of the tensors."""
+    model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
+    for tensor in (tensor for subgraph in model.subgraphs for tensor in subgraph.tensors):
+        if tensor.name.decode() in found and tensor.quantization is not None:
+            low, high = found[tensor.name.decode()]
+            tensor.quantization.min, tensor.quantization.max = [low], [high]
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _converter(model: "keras.Model") -> Any:
+    signature = [tf.TensorSpec(model.input_shape, model.inputs[0].dtype, name="examples")]
+    traced = tf.function(
+        lambda examples: {"logits": model(examples, training=False)}, input_signature=signature
+    )
+    function = traced.get_concrete_function()
+    # The converter saves and loads what owns the variables: with the Keras model itself that
+    # takes several times as long, as Keras traces each of its layers anew.
+    owner = tf.Module()
+    owner.captured = function.graph.variables
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
