@@ -1,0 +1,121 @@
+"""Accuracy against bytes: every technique on one model, one data set and one training budget.
+
+    python tests/benchmarks/quality.py                   # handwritten digits
+    python tests/benchmarks/quality.py --data=DIR        # an image folder, such as CIFAR-10
+    python tests/benchmarks/quality.py --data=DIR --model=mobilenet_v1_025 --only='*QAT'
+
+What the recipes are is in recipes.py. What is quantized after training had all of the budget
+to train; QAT, pruning, shrinking and clustering go on from a model that had two thirds of it,
+and have the last third; `from scratch` has it to itself. Every figure is measured on the
+.tflite. Run it again after a stop: it goes on where it was. Table and plot are in the workdir.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import recipes
+import tabulate
+
+from tfopt.config import Experiment
+from tfopt.data import Augment, Digits, ImageFolder
+from tfopt.models import PRESETS, Saved
+from tfopt.pipeline import run
+
+HEADERS = ("technique", "accuracy", "gzipped", "bytes", "zeros", "median µs", "stage time")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="", help="an image folder; default: digits")
+    parser.add_argument("--model", default="resnet8", choices=sorted(PRESETS))
+    parser.add_argument("--epochs", type=int, default=15, help="the budget")
+    parser.add_argument("--only", default="*", help="a pattern of the recipes' names")
+    parser.add_argument("--workdir", default="runs/quality", type=Path)
+    flags = parser.parse_args()
+    mpl.use("agg")
+    for name, recipe in recipes.bases(flags.epochs).items():
+        done(name, recipe, flags)
+    asked = recipes.recipes(flags.epochs, saved(flags, "begun"))
+    rows = {
+        name: done(name, recipe, flags)
+        for name, recipe in asked.items()
+        if fnmatch.fnmatchcase(name, flags.only)
+    }
+    text = table(rows)
+    (flags.workdir / "quality.md").write_text(text + "\n")
+    (flags.workdir / "quality.json").write_text(json.dumps(rows, indent=2))
+    plot(rows, flags.workdir / "quality.png")
+    print(text)
+
+
+def done(name: str, recipe: "recipes.Recipe", flags: argparse.Namespace) -> dict:
+    """Return the row of the recipe's artifact, from its workdir where it is finished."""
+    stages = recipe.stages or [recipes.Stage(name="as_it_is", epochs=0)]
+    model = saved(flags, recipe.base) if recipe.base else PRESETS[flags.model]
+    workdir = flags.workdir / "".join(c if c.isalnum() else "_" for c in name)
+    data = ImageFolder(path=flags.data, augment=Augment()) if flags.data else Digits()
+    data.validation = 0.02 if flags.data else data.validation
+    run(
+        Experiment(
+            name=workdir.name,
+            data=data,
+            model=model,
+            stages=stages,
+            variants=[recipe.variant],
+            batch_size=64 if flags.data else 32,
+            min_agreement=0.0,
+        ),
+        workdir,
+    )
+    report = json.loads((workdir / "report.json").read_text())
+    row = next(row for row in reversed(report["rows"]) if row["stage"] == stages[-1].name)
+    seconds = sum(stage["seconds"] for stage in report["stages"])
+    return {**row, "seconds": seconds, "base": recipe.base}
+
+
+def saved(flags: argparse.Namespace, base: str) -> Saved:
+    """Return the trained model of `base`, to be loaded."""
+    return Saved(path=str(flags.workdir / base / "train" / "model.h5"))
+
+
+def table(rows: dict[str, dict]) -> str:
+    """Return the rows as a Markdown table."""
+    cells = [
+        (
+            name,
+            f"{row['accuracy']:.2%}",
+            f"{row['gzip_bytes']:,}",
+            f"{row['bytes']:,}",
+            f"{row['sparsity']:.1%}",
+            f"{row['latency_median_us']:,.0f}",
+            f"{row['seconds']:,.0f} s",
+        )
+        for name, row in rows.items()
+    ]
+    align = ("left", *["right"] * (len(HEADERS) - 1))
+    return tabulate.tabulate(
+        cells, HEADERS, tablefmt="github", disable_numparse=True, colalign=align
+    )
+
+
+def plot(rows: dict[str, dict], path: Path) -> None:
+    """Draw accuracy against gzipped bytes, with a name at each point."""
+    figure, axes = plt.subplots(figsize=(11, 7), layout="constrained")
+    for name, row in rows.items():
+        place = row["gzip_bytes"] / 1000, 100 * row["accuracy"]
+        axes.plot(*place, "o")
+        axes.annotate(name, place, xytext=(4, 3), textcoords="offset points", fontsize=7)
+    axes.set(xscale="log", xlabel="kB gzipped", ylabel="test accuracy of the .tflite, %")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Every technique as a recipe: what is done to a model within one budget of epochs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfopt.export import (
+    MSE,
+    DynamicRange,
+    EdgeQuantized,
+    Float16,
+    Float32,
+    Int8,
+    Int16x8,
+    Percentile,
+)
+from tfopt.stages import (
+    EMA,
+    ERK,
+    SGD,
+    Block,
+    Cluster,
+    CorrectBias,
+    Cosine,
+    Equalize,
+    First,
+    Global,
+    NofM,
+    OneShotPrune,
+    Polynomial,
+    Prune,
+    Quantize,
+    Sensitivity,
+    Shrink,
+    Stage,
+    Teacher,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Stages and the variant of their result; `base` says with what the first one starts.
+
+    "" is the untrained model, "trained" one that had the whole budget, and "begun" one that
+    had two thirds of it.
+    """
+
+    base: str
+    stages: list = field(default_factory=list)
+    variant: Any = field(default_factory=Int8)
+
+
+def bases(budget: int) -> dict[str, Recipe]:
+    """Return what the other recipes start from."""
+    return {
+        "trained": Recipe(base="", stages=[trained(budget)], variant=Float32()),
+        "begun": Recipe(base="", stages=[trained(_begun(budget))], variant=Float32()),
+    }
+
+
+def recipes(budget: int, begun: Any) -> dict[str, Recipe]:
+    """Return the recipes by the names that the tables give them; `begun` loads that base."""
+    return {**_after_training(), **_begun_with(budget, begun), **_from_scratch(budget)}
+
+
+def trained(epochs: int, **options: Any) -> Stage:
+    """Return plain training from scratch."""
+    return Stage(
+        epochs=epochs,
+        learning_rate=0.1,
+        schedule=Cosine(),
+        optimizer=SGD(weight_decay=1e-4),
+        **options,
+    )
+
+
+def _begun(budget: int) -> int:
+    return round(budget * 2 / 3)
+
+
+def _after_training() -> dict[str, Recipe]:
+    def made(variant: Any, *stages: Any) -> Recipe:
+        return Recipe(base="trained", stages=list(stages), variant=variant)
+
+    return {
+        "float32": made(Float32()),
+        "float16": made(Float16()),
+        "dynamic range": made(DynamicRange()),
+        "int8": made(Int8()),
+        "int8, percentile": made(Int8(calibration=Percentile())),
+        "int8, MSE": made(Int8(calibration=MSE())),
+        "int8, equalized, biases corrected": made(Int8(), Equalize(), CorrectBias()),
+        "int16 x 8": made(Int16x8()),
+        "4 bit, OCTAV": made(EdgeQuantized()),
+        "one-shot 50%": made(Int8(), OneShotPrune(sparsity=0.5)),
+        "one-shot 2:4": made(Int8(), OneShotPrune(sparsity=0.0, pattern=NofM())),
+    }
+
+
+def _begun_with(budget: int, begun: Any) -> dict[str, Recipe]:
+    """Return what takes the last third of the budget, two fifths of that in rounding."""
+    rest = budget - _begun(budget)
+    last = max(round(rest * 0.4), 1)
+
+    def pruned(sparsity: float, **options: Any) -> Prune:
+        return Prune(epochs=rest - last, sparsity=sparsity, learning_rate=0.03, **_SGD, **options)
+
+    def made(*stages: Any, epochs: int = last, **options: Any) -> Recipe:
+        return Recipe(base="begun", stages=[*stages, rounded(epochs, **options)])
+
+    def shared(epochs: int, **options: Any) -> Cluster:
+        return Cluster(epochs=epochs, learning_rate=1e-3, schedule=Cosine(), **options)
+
+    half = (rest - last) // 2
+    return {
+        "QAT": made(epochs=rest),
+        "QAT 4 bit": made(epochs=rest, weights=4),
+        "QAT int16 x 8": made(epochs=rest, activations=16),
+        "pruned 50%, QAT": made(pruned(0.5)),
+        "pruned 80%, QAT": made(pruned(0.8)),
+        "pruned 80% ERK, QAT": made(pruned(0.8, allocation=ERK())),
+        "pruned 80% global, QAT": made(pruned(0.8, allocation=Global())),
+        "pruned 80% sensitivity, QAT": made(pruned(0.8, allocation=Sensitivity())),
+        "pruned 90%, QAT": made(pruned(0.9, allocation=Sensitivity())),
+        "pruned 2:4, QAT": made(pruned(0.0, pattern=NofM(), exclude=(First(),))),
+        "pruned 80% in blocks of 4, QAT": made(pruned(0.8, pattern=Block())),
+        "shrunk 50%, QAT": made(Shrink(epochs=rest - last, params=0.5, learning_rate=0.03, **_SGD)),
+        "clustered 16, QAT": made(shared(rest - last)),
+        "pruned 80%, clustered 16, QAT": made(
+            Prune(epochs=rest - last - half, learning_rate=0.03, allocation=Global(), **_SGD),
+            shared(half),
+        ),
+        "pruned 80%, teacher, QAT": made(
+            pruned(0.8, allocation=Global(), teacher=Teacher(model=begun, weight=0.5))
+        ),
+    }
+
+
+def _from_scratch(budget: int) -> dict[str, Recipe]:
+    last = max(round(budget * 2 / 15), 1)
+
+    def sparse(sparsity: float, **options: Any) -> list:
+        return [
+            Prune(
+                epochs=budget - last,
+                sparsity=sparsity,
+                learning_rate=0.1,
+                growth=Polynomial(begin=0.15, end=0.75),
+                allocation=Global(),
+                **_SGD,
+            ),
+            rounded(last, **options),
+        ]
+
+    return {
+        "averaged (EMA), float32": Recipe(
+            base="", stages=[trained(budget, average=EMA())], variant=Float32()
+        ),
+        "sparse from scratch 80%, QAT": Recipe(base="", stages=sparse(0.8)),
+        "sparse from scratch 90%, QAT": Recipe(base="", stages=sparse(0.9)),
+        "sparse from scratch 95%, QAT": Recipe(base="", stages=sparse(0.95)),
+        "sparse from scratch 80%, QAT 4 bit": Recipe(base="", stages=sparse(0.8, weights=4)),
+    }
+
+
+_SGD = {"schedule": Cosine(), "optimizer": SGD(weight_decay=1e-4)}
+
+
+def rounded(epochs: int, **options: Any) -> Quantize:
+    """Return quantization-aware training."""
+    return Quantize(epochs=epochs, learning_rate=5e-4, schedule=Cosine(), **options)
