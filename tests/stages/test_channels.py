@@ -117,6 +117,7 @@ def unknown():
     x = L.Reshape((-1, 6), name="reshape")(L.GroupNormalization(2, name="norm")(x))
     x = L.LSTM(6, return_sequences=True, name="lstm")(L.Dense(6, name="to_lstm")(x))
     x = L.Reshape((54, 4), name="other_rows")(L.Dense(6, name="to_rows")(x))
+    x = x / tf.reduce_max(L.Dense(6, name="to_scalar")(x))
     return closed(inputs, L.Permute((2, 1), name="permute")(L.Dense(6, name="to_permute")(x))), 0
 
 

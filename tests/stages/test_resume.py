@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.stages.test_average import linear
-from tfopt.stages import EMA, SGD, SWA, Cluster, Prune, Quantize
+from tfopt.stages import EMA, SGD, SWA, Cluster, Prune, Quantize, Shrink, Taylor
 from tfopt.stages.callbacks import SaveEpoch
 from tfopt.stages.train import train
 
@@ -38,6 +38,7 @@ def trained(stage, splits, folder):
         Cluster(clusters=3, average=SWA(start=0.2), **OPTIONS),
         Prune(sparsity=0.5, average=EMA(decay=0.8), **OPTIONS),
         Quantize(average=EMA(decay=0.8), **OPTIONS),
+        Shrink(params=0.7, multiple=2, score=Taylor(batches=2), average=SWA(), **OPTIONS),
     ],
 )
 def test_a_resume_changes_nothing(stage, splits, tmp_path, stopped):

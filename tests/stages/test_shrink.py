@@ -12,7 +12,7 @@ from tfopt.evaluate import latency
 from tfopt.export import Artifact, Float32
 from tfopt.facts import Facts, kernel_variables, measure
 from tfopt.models import ResNet, SmallCNN
-from tfopt.stages import L1, BatchNormScale, Shrink, Taylor, budget
+from tfopt.stages import EMA, L1, BatchNormScale, Shrink, Taylor, budget
 from tfopt.stages.channels import coupled
 from tfopt.stages.shrink import without
 from tfopt.testing import _made_up, check_stage
@@ -91,6 +91,7 @@ def test_what_is_impossible_is_refused_before_training(stage, message):
         (Shrink(params=0.5, macs=9), r"one of .* \(macs is 9\), received 0.5"),
         (Shrink(macs=1), "macs: expected a share below 1 or a number above 1, received 1"),
         (Shrink(params=-0.5), "params: expected a number of at least 0, received -0.5"),
+        (Shrink(params=0.5, epochs=0, average=EMA()), "average: expected None for a stage of 0"),
         (Shrink(params=0.5, multiple=0), "multiple: expected a number of at least 1"),
         (Shrink(params=0.5, score="l1"), r"score: expected an object with rate\(\), received 'l1'"),
     ],

@@ -90,7 +90,8 @@ class _Trace:
 
     def fixed(self, tensor: Any) -> _Ids:
         """Return the channels of a `tensor` that stays as it is."""
-        return np.full(tensor.shape[-1] or 1, STAYS).view(_Ids)
+        width = tensor.shape[-1] if tensor.shape.rank else 1
+        return np.full(width or 1, STAYS).view(_Ids)
 
     def fix(self, *tensors: _Ids) -> None:
         """Let all channels of `tensors` stay."""
