@@ -10,6 +10,7 @@ from tfopt.compat import keras, tf
 from tfopt.config import bounded, having, spec
 from tfopt.graph import rebuilt
 from tfopt.stages.allocation import Global
+from tfopt.stages.average import recompute_statistics
 from tfopt.stages.patterns import folded, unfolded
 from tfopt.stages.sparse_gpt import hessian, reconstructed
 from tfopt.stages.sparsify import Sparsify
@@ -24,8 +25,9 @@ class OneShotPrune(Sparsify):
 
     For each Conv2D and Dense in turn, the inputs that it gets in the model pruned so far say
     how its weights make up for each other (see `sparse_gpt.reconstructed`, which `dampening`
-    goes to); all other kernels stay dense. Data is streamed, once for each layer, and one
-    layer's Hessian held. With `epochs` above 0 the result is trained with its zeros kept.
+    goes to); all other kernels stay dense. BatchNormalization then measures its statistics
+    anew. Data is streamed, once for each layer, and one layer's Hessian held. With `epochs`
+    above 0 the result is trained with its zeros kept.
     """
 
     prunes: ClassVar[tuple[str, ...]] = ("Conv2D", "Dense")
@@ -46,6 +48,7 @@ class OneShotPrune(Sparsify):
             if zeros:
                 layer = pruned.get_layer(kernel.layer)
                 self._prune(layer, zeros, _inputs(pruned, layer, examples))
+        recompute_statistics(pruned, examples)
         return pruned
 
     def _prune(self, layer: Any, zeros: int, inputs: Iterator) -> None:
