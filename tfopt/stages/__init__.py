@@ -6,13 +6,13 @@ from tfopt.stages.base import Stage
 from tfopt.stages.centroids import Density, KMeansPlusPlus, Linear, Random
 from tfopt.stages.cluster import Cluster
 from tfopt.stages.distill import Teacher, Teachers
+from tfopt.stages.exclude import First, Last
 from tfopt.stages.objectives import AttentionScores, AttentionTransfer, Features, Logits, Objective
 from tfopt.stages.one_shot import OneShotPrune
 from tfopt.stages.optimizers import SGD, Adam, AdamW, Constant, Cosine
 from tfopt.stages.patterns import Block, NofM, Unstructured
 from tfopt.stages.prune import AtOnce, Polynomial, Prune
 from tfopt.stages.quantize import Quantize
-from tfopt.stages.sparsify import First, Last
 
 __all__ = [
     "Adam",
