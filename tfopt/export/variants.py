@@ -145,7 +145,8 @@ class Int8(Variant):
 class Int16x8(Variant):
     """Weights in int8; activations, input and output in int16, for what int8 is too coarse.
 
-    It takes up to twice the time of int8, and no more bytes. `examples` calibrate the ranges.
+    `examples` calibrate the ranges. On a CPU LiteRT has reference kernels for it only, some
+    hundred times as slow as int8: it is for accelerators, and for telling what int8 costs.
     """
 
     name: ClassVar[str] = "int16x8"

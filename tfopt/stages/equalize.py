@@ -38,15 +38,16 @@ class Equalize(Stage):
 
     What a channel's kernel is divided by in one layer it is multiplied by in the next, through
     ReLU, pooling and folded BatchNormalization: the model computes the same, and its int8 file
-    less far from it. A ceiling, as ReLU6 has, doesn't scale: it is taken off where at most a
-    share of `ceilings` of the outputs reach it on `batches` batches, and ends the chain else.
+    less far from it. A ceiling, as ReLU6 has, doesn't scale: it is taken off where no more than
+    a share of `ceilings` of the outputs reach it on `batches` batches, and ends the chain else;
+    above 0 the model computes another thing, which the next stage may have to train away.
     Not for clustered kernels, whose shared values it would scale apart.
     """
 
     name: str = "equalize"
     epochs: int = bounded(0, least=0)
-    ceilings: float = bounded(0.001, least=0, most=1)
-    batches: int = bounded(4, least=1)
+    ceilings: float = bounded(0.0, least=0, most=1)
+    batches: int = bounded(8, least=1)
 
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return `model` without BatchNormalization that folds, and equalized."""
