@@ -33,10 +33,6 @@ FLAGS = [
         "config.stages[1].teacher.stage: expected the name of an earlier stage, "
         "received 'trian'; did you mean 'train'?",
     ),
-    (
-        "--config.stages[1].epochs=0",
-        "config.stages[1].teacher: expected a stage of at least one epoch, received 'prune' of 0",
-    ),
     ("--config.stages[1].name=teachers", "no folder of the workdir has, received 'teachers'"),
     ("--config.stages[1].name=train", "config.stages[1].name: expected a name of letters"),
     ("--config.strategy=mirorred", "received 'mirorred'; did you mean 'mirrored'?"),
@@ -52,6 +48,11 @@ FLAGS = [
     ("stray", "expected flags like --config=digits, received 'stray'"),
 ]
 FILES = [
+    (
+        "Prune(teacher=Teacher())",
+        "Stage(name='again', epochs=0, teacher=Teacher())",
+        "config.stages[1].teacher: expected a stage of at least one epoch, received 'again' of 0",
+    ),
     (
         "teacher=Teacher()",
         "teacher=Teachers(members=(Teacher(), Teacher(stage='trian')))",

@@ -8,7 +8,7 @@ from tfopt.stages import SGD, Features, Prune, Quantize, Stage, Teacher, Teacher
 
 def get_config() -> Experiment:
     # A projection of 16 units to 32 learns as well.
-    hints = Teacher(objective=Features(pairs=(("dense1", "flatten"),)), weight=0.1)
+    hints = Teacher(objective=Features(pairs=(("dense1", "flatten"),)), weight=0.01)
     teachers = Teachers(members=(Teacher(cached=True), hints))
     optimizer = SGD()
     return Experiment(
