@@ -1,6 +1,5 @@
 """Structured pruning: channels are removed, and what is left is a smaller plain model."""
 
-import fnmatch
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, RunError, bounded, having, nearest, spec
-from tfopt.facts import Facts
+from tfopt.config import ConfigError, RunError, bounded, having, spec
+from tfopt.facts import Facts, measure
 from tfopt.graph import rebuilt
 from tfopt.stages import budget
 from tfopt.stages.base import Stage
 from tfopt.stages.channels import Channels, coupled
+from tfopt.stages.exclude import check_exclude, exclude_rules
 from tfopt.stages.importance import L1
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Shrink(Stage):
     macs: float = bounded(0.0, least=0)
     score: Any = having("rate", L1)
     multiple: int = bounded(8, least=1)
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Any, ...] = ()
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield what is impossible."""
@@ -49,13 +49,15 @@ class Shrink(Stage):
             yield "params", f"one of params and macs to be 0 and one not (macs is {self.macs:g})"
         elif self._asked == 1:
             yield self._what, "a share below 1 or a number above 1"
+        yield from exclude_rules(self)
 
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return a smaller model, or raise ConfigError with the least that is possible."""
         del steps
         if any(isinstance(layer, keras.Model) for layer in model.layers):
             model = rebuilt(model)
-        self._check_exclude([layer.name for layer in model.layers])
+        kernels = measure(model).kernels
+        check_exclude(self, kernels)
         found = coupled(model, self._keeps)
         kinds = budget.kinds(found)
         cost = _COSTS[self._what](model, found, kinds)
@@ -94,17 +96,6 @@ class Shrink(Stage):
 
     def _target(self, whole: int) -> float:
         return self._asked * whole if self._asked < 1 else self._asked
-
-    def _keeps(self, layer: str) -> bool:
-        return any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.exclude)
-
-    def _check_exclude(self, names: list[str]) -> None:
-        for pattern in self.exclude:
-            if not fnmatch.filter(names, pattern):
-                raise ConfigError(
-                    f"stage {self.name!r}, exclude: expected names or patterns of layers, "
-                    f"received {pattern!r}; {nearest(pattern, names)}"
-                )
 
     def _check_target(self, target: float, whole: int, least: int) -> None:
         if not least <= target < whole:
