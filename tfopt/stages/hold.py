@@ -36,8 +36,8 @@ def check_held(stage: str, before: Facts, after: Facts, *, scaled: bool = False)
     """Raise RunError where `after` has fewer zeros or more distinct values than `before`.
 
     Of kernels that are `scaled` by channel, as quantization does, only the values of a channel
-    are compared. Kernels are told by the name of their layer and by their shape: one that was rebuilt in
-    another shape is what its own stage asked for.
+    are compared. Kernels are told by the name of their layer and by their shape: one that was
+    rebuilt in another shape is what its own stage asked for.
     """
     kept = {(kernel.layer, kernel.name, kernel.shape): kernel for kernel in after.kernels}
     for kernel in before.kernels:
