@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tfopt.compat import keras
+from tfopt.compat import keras, tf
 from tfopt.facts import is_quantized, kernel_variables, measure, sparsity
 from tfopt.stages import Prune, Quantize
 
@@ -37,7 +37,8 @@ def test_counts_what_can_be_counted_by_hand():
 def test_wrappers_change_no_fact(stage):
     made = model()
     before = measure(made)
-    prepared = stage.prepare(made, 10, None)
+    samples = tf.data.Dataset.from_tensors((np.ones((2, 8, 8, 3), np.float32), 0))
+    prepared = stage.prepare(made, 10, samples)
     assert is_quantized(prepared) == stage.quantizes
     assert measure(prepared) == before
     assert kernel_variables(prepared).keys() == kernel_variables(made).keys()

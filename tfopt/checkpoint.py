@@ -16,7 +16,7 @@ from typing import Any
 
 import h5py
 
-from tfopt.compat import keras, tf, tfmot
+from tfopt.compat import keras, tf
 from tfopt.config import RunError
 
 _LOG = logging.getLogger(__name__)
@@ -76,8 +76,10 @@ def _as_hdf5(model: "keras.Model") -> bytes:
 
 
 def _loaded(source: str | h5py.File) -> "keras.Model":
-    with tfmot.quantization.keras.quantize_scope():
-        model: Any = keras.models.load_model(source, compile=False)
+    # Deferred, since it loads TensorFlow; Keras finds in it what a quantization-aware model has.
+    import tfopt.rounding  # noqa: F401
+
+    model: Any = keras.models.load_model(source, compile=False)
     return model
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.compat import keras, tfmot
+from tfopt.compat import keras
 
 KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "embeddings")
 
@@ -101,9 +101,16 @@ def channels(kernel: np.ndarray, name: str) -> np.ndarray:
 
 
 def is_quantized(model: "keras.Model") -> bool:
-    """Return whether `model` is quantization-aware, and so can only become an int8 file."""
-    wrapper = tfmot.quantization.keras.QuantizeWrapper
-    return any(isinstance(layer, wrapper) for layer in model.layers)
+    """Return whether `model` is quantization-aware, and so can only become a quantized file."""
+    return activation_bits(model) > 0
+
+
+def activation_bits(model: "keras.Model") -> int:
+    """Return the bits that the activations of `model` were trained for, 0 for a float one."""
+    # Deferred, since it loads TensorFlow.
+    from tfopt.rounding import Range
+
+    return max((layer.bits for layer in model.layers if isinstance(layer, Range)), default=0)
 
 
 def kernel_variables(model: "keras.Model") -> dict[str, Any]:
@@ -129,17 +136,17 @@ def positions(layer: Any) -> int:
 
 
 def _plain_layers(model: "keras.Model") -> Iterator[tuple[Any, list]]:
-    """Yield each layer with its own weights, without those that a tfmot wrapper added.
+    """Yield each layer with its own weights, without those that a wrapper added or a range.
 
-    A wrapper's `.layer.kernel` is a symbolic tensor once it was called, so weights are
-    found by name among the variables of the inner layer, which tfmot leaves in place; a
-    quantize wrapper takes the kernel out of there and holds it itself.
+    A pruning wrapper's `.layer.kernel` is a symbolic tensor once it was called, so weights
+    are found by name among the variables of the inner layer, which tfmot leaves in place.
     """
+    from tfopt.rounding import Range
+
     for layer in model.layers:
         inner = getattr(layer, "layer", layer)
         own = {id(weight): weight for weight in [*inner.weights, *layer.trainable_weights]}
-        # What tfmot puts behind the input to simulate its rounding.
-        if own and type(layer).__name__ != "QuantizeLayer":
+        if own and not isinstance(layer, Range):
             yield layer, list(own.values())
 
 

@@ -162,9 +162,9 @@ def gzip_size(content: bytes) -> int:
 
 
 def layer_name(tensor: str) -> str:
-    """Return the Keras layer in a tensor's name, as `conv1` of `net/quant_conv1/Conv2D;...`."""
+    """Return the Keras layer in a tensor's name, as `conv1` of `net/conv1_range/FakeQuant;...`."""
     parts = tensor.split(";")[0].split("/")
-    return (parts[1] if len(parts) > 2 else tensor).removeprefix("quant_")
+    return (parts[1] if len(parts) > 2 else tensor).removesuffix("_range")
 
 
 def _graph(model: Any, codes: list[str]) -> Graph:

@@ -178,7 +178,7 @@ class _Run:
         after = measure(finished)
         stage.check(before, after)
         if earlier:
-            check_held(stage.name, before, after)
+            check_held(stage.name, before, after, scaled=stage.quantizes)
         save_model(finished, folder / "model.h5")
         facts = {
             "name": stage.name,
@@ -199,7 +199,9 @@ class _Run:
         """Export the stage's model in every variant and measure the bytes, each once."""
         path = self.workdir / stage.name / "rows.json"
         earlier = json.loads(path.read_text()) if path.exists() else []
-        variants = self.experiment.variants or export.sensible(stage.quantizes)
+        variants = self.experiment.variants or export.sensible(
+            stage.quantizes, getattr(stage, "activations", 8)
+        )
         # An earlier row holds for as long as its variant is the same and it reaches the limit.
         proven = {
             json.dumps(row["asked"]): row

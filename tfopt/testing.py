@@ -125,7 +125,7 @@ def check_stage(
         if stage.average:
             recompute_statistics(finished, splits.samples)
         stage.check(before, measure(finished))
-        check_held(stage.name, before, measure(finished))
+        check_held(stage.name, before, measure(finished), scaled=stage.quantizes)
         save_model(finished, path / "model.h5")
         loaded = load_model(path / "model.h5")
     reference = evaluate.logits(finished, splits.test)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from tfopt import export, flatbuffer
-from tfopt.compat import keras, litert, tfmot
+from tfopt.compat import keras, litert, tf
 from tfopt.config import ConfigError
 from tfopt.runner import Runner
+from tfopt.stages import Quantize
 
 SHAPE = (8, 8, 2)
 EXAMPLES = np.random.default_rng(0).standard_normal((32, *SHAPE)).astype(np.float32)
@@ -24,13 +25,9 @@ def small(reshape=False):
     return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="small")
 
 
-def quantized(model, scheme=None):
-    annotated = tfmot.quantization.keras.quantize_annotate_model(model)
-    scheme = scheme or tfmot.quantization.keras.default_8bit.Default8BitQuantizeScheme()
-    made = tfmot.quantization.keras.quantize_apply(annotated, scheme)
-    for _ in range(3):
-        made(EXAMPLES, training=True)  # moves the activations' ranges
-    return made
+def quantized(model, **options):
+    stage, samples = Quantize(**options), tf.data.Dataset.from_tensors((EXAMPLES, 0))
+    return stage.finish(stage.prepare(model, 0, samples))
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +141,12 @@ def test_quantization_aware_model_becomes_nothing_else(qat, variant):
         variant.convert(qat, EXAMPLES)
 
 
-def test_prune_preserving_quantization_keeps_the_zeros():
+def test_quantization_aware_training_of_a_sparse_model_leaves_its_zeros():
     sparse = small()
     kernel, bias = sparse.get_layer("logits").get_weights()
     kernel[np.arange(kernel.size).reshape(kernel.shape) % 4 > 0] = 0
     sparse.get_layer("logits").set_weights([kernel, bias])
-    scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
-    content = export.Int8().convert(quantized(sparse, scheme), EXAMPLES)
+    content = export.Int8().convert(quantized(sparse), EXAMPLES)
     found = {k.name: k for k in flatbuffer.read(content).kernels()}["logits"]
     assert found.zeros >= kernel.size * 3 // 4
     assert found.dtype == "int8"
@@ -171,7 +167,7 @@ def test_an_exclusion_that_makes_no_sense_is_refused(model, qat):
     with pytest.raises(ConfigError, match="'int8_mixed', exclude.*'cnv'; did you mean 'conv'"):
         export.Int8(exclude=("cnv",)).check(model)
     with pytest.raises(ConfigError, match="exclude: expected a model without quantization-aware"):
-        export.Int8(exclude=("quant_conv",)).check(qat)
+        export.Int8(exclude=("conv",)).check(qat)
 
 
 def test_int16x8_is_finer_than_int8(model):
@@ -192,6 +188,16 @@ def test_what_the_file_computes_in_follows_the_choice_of_calibration(model):
     before, after = (ends(content)[1]["quantization"][0] for content in (plain, other))
     assert after < 0.9 * before
     assert off(plain, model) < off(other, model)
+
+
+def test_what_was_trained_with_activations_of_16_bits_becomes_that():
+    wide = quantized(small(), activations=16)
+    with pytest.raises(ConfigError, match="activations of 8 bits.*trained for 16; use Int16x8"):
+        export.Int8().convert(wide, EXAMPLES)
+    content = export.Int16x8().convert(wide, EXAMPLES)
+    assert [end["dtype"] for end in ends(content)] == [np.int16, np.int16]
+    assert {kernel.dtype for kernel in flatbuffer.read(content).kernels()} == {"int8"}
+    assert export.sensible(True, activations=16) == [export.Int16x8()]
 
 
 def test_artifact_is_written_whole_under_its_name(tmp_path):

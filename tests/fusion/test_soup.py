@@ -3,7 +3,7 @@ import pytest
 
 from tests.stages.test_average import linear
 from tfopt.checkpoint import save_model
-from tfopt.compat import keras
+from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, spec
 from tfopt.data import from_arrays
 from tfopt.evaluate import logits
@@ -81,7 +81,8 @@ def test_models_that_are_no_soup_are_refused(tmp_path):
         UniformSoup(models=(linear(), softmax_regression(0, 0)), data=Clouds()).load()
     assert "received (5, 3) in UniformSoup.models[1] (model" in str(caught.value)
     assert "and (5, 6) in UniformSoup.models[0] (model" in str(caught.value)
-    quantized = Quantize().prepare(linear(), 1, None)
+    samples = tf.data.Dataset.from_tensors((np.ones((2, 5), np.float32), 0))
+    quantized = Quantize().prepare(linear(), 1, samples)
     with pytest.raises(ConfigError, match="expected a model without quantization-aware layers"):
         UniformSoup(models=(quantized,)).load()
     save_model(quantized, tmp_path / "quantized.h5")

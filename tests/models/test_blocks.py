@@ -8,7 +8,9 @@ import pytest
 
 from tfopt.compat import keras, litert, tf, tfmot
 from tfopt.data import Spec
+from tfopt.export import Int8
 from tfopt.models import blocks
+from tfopt.stages import Quantize
 
 SPEC = Spec(shape=(6, 6, 4), class_names=("a", "b"), train_size=1)
 CASES = {
@@ -37,16 +39,10 @@ def test_can_be_pruned(model):
     assert [layer.name for layer in stripped.layers] == [layer.name for layer in model.layers]
 
 
-# The converter wants statistics from before QAT existed, and goes on without.
-@pytest.mark.filterwarnings("ignore:Statistics for quantized inputs")
 def test_quantized_it_is_whole_numbers_only(model):
-    quantized = tfmot.quantization.keras.quantize_apply(
-        tfmot.quantization.keras.quantize_annotate_model(model)
-    )
-    quantized(np.ones((2, *SPEC.shape), "float32"), training=True)
-    converter = tf.lite.TFLiteConverter.from_keras_model(quantized)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
-    interpreter = litert.Interpreter(model_content=converter.convert())
+    stage, examples = Quantize(), np.ones((2, *SPEC.shape), "float32")
+    samples = tf.data.Dataset.from_tensors((examples, 0))
+    quantized = stage.finish(stage.prepare(model, 0, samples))
+    interpreter = litert.Interpreter(model_content=Int8().convert(quantized, examples))
     floats = [t["name"] for t in interpreter.get_tensor_details() if t["dtype"] == np.float32]
     assert not floats

@@ -58,11 +58,11 @@ def results(experiment):
         run(experiment, Path(folder))
         for stage in experiment.stages:
             model = load_model(Path(folder) / stage.name / "model.h5")
-            ranges = [w for w in model.weights if w.name.startswith("quantize_layer/")]
+            ranges = {w.name: float(w) for w in model.weights if "/range_" in w.name}
             facts = json.loads((Path(folder) / stage.name / "stage.json").read_text())
             found[stage.name] = {
                 "kernels": {k: v.numpy().tolist() for k, v in kernel_variables(model).items()},
-                "input": {w.name: float(w) for w in ranges if w.name.endswith(("min:0", "max:0"))},
+                "ranges": ranges,
                 "history": facts["history"],
             }
     return found

@@ -124,18 +124,18 @@ def test_stages_train_on_the_data_in_different_orders(experiment):
     assert not np.array_equal(*orders)
 
 
-def test_a_layer_that_tfmot_rejects_fails_before_training(experiment, tmp_path, monkeypatch):
+def test_bits_that_a_layer_cannot_have_fail_before_training(experiment, tmp_path, monkeypatch):
     def model(spec):
         inputs = keras.Input(spec.shape, name="input")
-        x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
-        x = keras.layers.ELU(name="elu")(x)
+        x = keras.layers.Conv2DTranspose(4, 3, name="wider")(inputs)
         x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
         return keras.Model(inputs, keras.layers.Dense(spec.classes, name="logits")(x))
 
     experiment.model = model
     experiment.stages[1].teacher = None  # it compares layers that this model doesn't have
+    experiment.stages[2].weights = 4
     monkeypatch.setattr(pipeline, "train", None)
-    with pytest.raises(ConfigError, match="stage 'quantize': tfmot can't quantize.*[Ee][Ll][Uu]"):
+    with pytest.raises(ConfigError, match=r"received 'wider', a Conv2DTranspose; give it 8 by"):
         pipeline.run(experiment, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir()), "the folder is free for the corrected run"
 

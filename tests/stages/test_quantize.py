@@ -1,21 +1,316 @@
-import numpy as np
+"""Every kind of layer is trained as TFLite computes it, and the .tflite computes the same."""
 
-from tfopt.facts import is_quantized, measure
-from tfopt.stages import AtOnce, Prune, Quantize
+import numpy as np
+import pytest
+
+from tfopt import flatbuffer
+from tfopt.checkpoint import reloaded
+from tfopt.compat import keras, tf
+from tfopt.config import ConfigError
+from tfopt.export import Artifact, Int8
+from tfopt.facts import is_quantized, kernel_variables, measure
+from tfopt.rounding import Range, four_bits, left_float
+from tfopt.runner import Runner
+from tfopt.stages import AtOnce, Bits, Float, Prune, Quantize
+from tfopt.stages.hold import hold
 from tfopt.testing import check_stage
+
+L = keras.layers
+RNG = np.random.default_rng(0)
+IMAGE = (6, 6, 3)
+APART = "LOGISTIC QUANTIZE CONV_2D QUANTIZE CONCATENATION"
+OPERATORS = "CONV_2D MUL ADD STRIDED_SLICE SUB"
+LAYER_NORM = "MEAN SUB MUL MEAN ADD MAXIMUM RSQRT MUL DEPTHWISE_CONV_2D"
+
+
+def norm(x):
+    made = L.BatchNormalization(beta_initializer="normal", moving_mean_initializer="normal")
+    return made(x)
+
+
+def conv(x, activation=None):
+    return L.Conv2D(3, 1, activation=activation)(x)
+
+
+def sigmoid(x):
+    return L.Activation("sigmoid")(x)
+
+
+def joint(*parts):
+    return L.Concatenate()(list(parts))
+
+
+def operators(x, y):
+    return (tf.nn.relu(x * 0.5 + y) - 1.0)[:, ::2]
+
+
+def norm_relu(x):
+    return L.ReLU()(norm(x))
+
+
+def hard_swish(x):
+    return L.Multiply()([x, L.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)])
+
+
+def twice(layer, x):
+    return layer(layer(x))
+
+
+# For each: the layers between input and Flatten, the input's shape, and the operators that they
+# become.
+KINDS = {
+    "conv1d": (lambda x: norm_relu(L.Conv1D(4, 3)(x)), (8, 4), "CONV_2D"),
+    "transposed": (lambda x: norm_relu(L.Conv2DTranspose(4, 3)(x)), IMAGE, "TRANSPOSE_CONV"),
+    "separable": (L.SeparableConv2D(4, 3), IMAGE, "DEPTHWISE_CONV_2D CONV_2D"),
+    "depthwise": (lambda x: norm_relu(L.DepthwiseConv2D(3)(x)), IMAGE, "DEPTHWISE_CONV_2D"),
+    "first": (lambda x: conv(norm_relu(x)), IMAGE, "DEPTHWISE_CONV_2D CONV_2D"),
+    "rows": (lambda x: norm(L.Dense(8, "relu")(x)), (8,), "FULLY_CONNECTED DEPTHWISE_CONV_2D"),
+    "steps": (lambda x: L.Dense(5, "relu")(x), (6, 4), "FULLY_CONNECTED"),
+    "einsum": (L.EinsumDense("abc,cd->abd", (6, 5), bias_axes="d"), (6, 4), "FULLY_CONNECTED"),
+    "pool1d": (lambda x: L.MaxPooling1D()(L.Conv1D(4, 1)(x)), (8, 4), "CONV_2D MAX_POOL_2D"),
+    "gate": (lambda x: L.Multiply()([x, conv(x, "sigmoid")]), IMAGE, "CONV_2D LOGISTIC MUL"),
+    "subtract": (lambda x: L.Subtract()([x, conv(x)]), IMAGE, "CONV_2D SUB"),
+    "three": (lambda x: L.ReLU()(L.Add()([x, x, conv(x)])), IMAGE, "CONV_2D ADD ADD"),
+    "joint": (lambda x: joint(conv(x), conv(x, "relu")), IMAGE, "CONV_2D CONV_2D CONCATENATION"),
+    "apart": (lambda x: joint(sigmoid(x), conv(x)), IMAGE, APART),
+    "swish": (lambda x: L.Activation("swish")(conv(x)), IMAGE, "CONV_2D LOGISTIC MUL"),
+    "hard_swish": (lambda x: hard_swish(norm(conv(x))), IMAGE, "CONV_2D HARD_SWISH"),
+    "gelu": (lambda x: L.Dense(8, "gelu")(x), (8,), "FULLY_CONNECTED GELU"),
+    "leaky": (lambda x: L.LeakyReLU()(conv(x)), IMAGE, "CONV_2D LEAKY_RELU"),
+    "prelu": (L.PReLU("uniform"), IMAGE, "PRELU"),
+    "rescaling": (L.Rescaling(0.5, 1.0), IMAGE, "DEPTHWISE_CONV_2D"),
+    "normalization": (L.Normalization(mean=1.0, variance=4.0), IMAGE, "DEPTHWISE_CONV_2D"),
+    "resizing": (L.Resizing(3, 3), IMAGE, "RESIZE_BILINEAR"),
+    "operators": (lambda x: operators(x, conv(x)), IMAGE, OPERATORS),
+    "nested": (keras.Sequential([L.Input(IMAGE), L.Conv2D(4, 1), L.ReLU()]), IMAGE, "CONV_2D"),
+    "shared": (lambda x: twice(L.Conv2D(3, 1, activation="relu"), x), IMAGE, "CONV_2D CONV_2D"),
+    "layer_norm": (L.LayerNormalization(), (4, 8), LAYER_NORM),
+}  # fmt: skip
+SHUFFLING = {"RESHAPE", "EXPAND_DIMS", "SHAPE", "STRIDED_SLICE", "PACK", "TRANSPOSE"}
+
+
+def model_of(layers, shape, dtype="float32"):
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape, dtype=dtype, name="input")
+    return keras.Model(inputs, L.Dense(4, name="logits")(L.Flatten()(layers(inputs))))
+
+
+def examples_for(model, count=32):
+    shape, dtype = (count, *model.input_shape[1:]), model.inputs[0].dtype.as_numpy_dtype
+    return (
+        2 * RNG.normal(size=shape) if dtype == np.float32 else RNG.integers(0, 20, shape)
+    ).astype(dtype)
+
+
+def prepared(model, examples, steps=0, **options):
+    stage = Quantize(**options)
+    samples = tf.data.Dataset.from_tensor_slices((examples, np.zeros(len(examples)))).batch(16)
+    return stage, stage.prepare(model, steps, samples)
+
+
+def trained(stage, made, examples, steps):
+    """Return the finished model, after `steps` steps that shrink its output."""
+    hold(made)
+    made.compile(keras.optimizers.SGD(1e-3), "mse")
+    made.fit(examples[:16], np.zeros((16, 4)), batch_size=16, epochs=steps, verbose=0)
+    return stage.finish(made)
+
+
+def quantized(model, examples, steps=0, **options):
+    stage, made = prepared(model, examples, steps, **options)
+    return trained(stage, made, examples, steps) if steps else stage.finish(made)
+
+
+def steps_off(model, examples, content):
+    """Return how far the outputs of `content` are from those of `model`, in its output's steps."""
+    run = Runner(Artifact(stage="quantize", variant="int8", content=content), threads=1)
+    difference = np.abs(run(examples) - model(examples, training=False))
+    return difference / run.output["quantization"][0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_layer_is_computed_in_int8_as_it_was_trained(kind):
+    layers, shape, operators = KINDS[kind]
+    model = model_of(layers, shape)
+    examples = examples_for(model)
+    expected = model(examples, training=False).numpy()
+    stage, made = prepared(model, examples)
+    assert np.abs(made(examples, training=False) - expected).mean() < 0.1 * expected.std()
+    finished = reloaded(trained(stage, made, examples, 3))
+    content = Int8().convert(finished, examples)
+    graph = flatbuffer.read(content)
+    assert graph.with_precision("float") == []
+    kinds = [op.kind for op in graph.operators][:-1]
+    wanted = operators.split()
+    assert sorted(kind for kind in kinds if kind not in SHUFFLING - {*wanted}) == sorted(wanted)
+    off = steps_off(finished, examples, content)
+    assert off.mean() < 1.0  # what is resized or pooled isn't rounded on the way
+    assert off.max() <= 3
+
+
+def test_layers_without_an_int8_kernel_stay_float_with_their_reason(caplog):
+    def layers(x):
+        x = L.Dense(8, "selu", name="selu")(L.ELU(name="elu")(x))
+        x = L.Lambda(lambda x: 2 * x, name="double")(x)
+        return L.Dense(8, name="kept")(x)
+
+    model = model_of(layers, (8,))
+    examples = examples_for(model)
+    finished = reloaded(quantized(model, examples, steps=2, layers=(Float(layers=("kept",)),)))
+    reasons = {
+        "elu": "TFLite has no int8 kernel for ELU",
+        "selu": "TFLite has no int8 kernel for selu",
+        "double": "it isn't known how TFLite computes Lambda",
+        "kept": "the config says so",
+    }
+    assert left_float(finished) == reasons
+    assert [f"layer {name} stays float: {why}" in caplog.text for name, why in reasons.items()]
+    content = Int8().convert(finished, examples)
+    graph = flatbuffer.read(content)
+    kernels = {kernel.name: kernel.dtype for kernel in graph.kernels()}
+    assert kernels == {"selu": "int8", "kept": "float32", "logits": "int8"}
+    assert "ELU" in {operator.kind for operator in graph.with_precision("float")}
+    assert steps_off(finished, examples, content).max() <= 3
+
+
+def encoder(x):
+    for name in ("first", "second"):
+        attended = L.MultiHeadAttention(2, 8, name=f"{name}_attention")(x, x)
+        x = L.LayerNormalization(name=f"{name}_norm")(L.Add(name=f"{name}_add")([x, attended]))
+        hidden = L.Dense(32, "gelu", name=f"{name}_up")(x)
+        x = L.Add(name=f"{name}_out")([x, L.Dense(16, name=f"{name}_down")(hidden)])
+    return L.LayerNormalization(name="last_norm")(x)[:, 0]
+
+
+def test_a_transformer_of_tokens_is_int8_throughout():
+    def layers(tokens):
+        positions = L.Embedding(12, 16, name="positions")(tf.range(12))
+        return encoder(L.Embedding(20, 16, name="tokens")(tokens) + positions)
+
+    model = model_of(layers, (12,), "int32")
+    examples = examples_for(model, 64)
+    finished = reloaded(quantized(model, examples, steps=10))
+    assert left_float(finished) == {}
+    content = Int8().convert(finished, examples)
+    graph = flatbuffer.read(content)
+    assert graph.with_precision("float") == []
+    assert len(graph.with_precision("int8")) > 80
+    assert {kernel.dtype for kernel in graph.kernels()} == {"int8"}
+    # Errors of half a step add up over fifty operators, most of all through 1 / sqrt(variance).
+    run = Runner(Artifact(stage="quantize", variant="int8", content=content), threads=1)
+    expected = finished(examples, training=False).numpy()
+    assert np.abs(run(examples) - expected).mean() < 0.1 * np.abs(expected).mean()
+
+
+def small(x):
+    x = L.Conv2D(40, 3, use_bias=False, name="conv")(x)
+    x = L.ReLU(name="relu")(norm(x))
+    x = L.Conv2D(17, 1, name="pointwise")(x)
+    return L.ReLU(6.0)(norm(L.DepthwiseConv2D(3, name="depthwise")(x)))
+
+
+def test_kernels_of_4_bits_are_stored_and_run_in_4_bits():
+    model = model_of(small, (8, 8, 3))
+    examples = examples_for(model)
+    exception = Bits(layers=("conv", "depth*"), weights=8)
+    finished = reloaded(quantized(model, examples, steps=3, weights=4, layers=(exception,)))
+    assert four_bits(finished) == {"pointwise", "logits"}
+    content = Int8().convert(finished, examples)
+    kernels = {kernel.name: kernel for kernel in flatbuffer.read(content).kernels()}
+    assert {name: kernel.dtype for name, kernel in kernels.items()} == {
+        "conv": "int8", "pointwise": "int4", "depthwise": "int8", "logits": "int4",
+    }  # fmt: skip
+    assert max(kernel.codes for kernel in kernels.values() if kernel.dtype == "int4") <= 15
+    assert steps_off(finished, examples, content).max() <= 2
+    wide = Int8().convert(reloaded(quantized(model, examples)), examples)
+    assert len(content) < len(wide)
+
+
+@pytest.mark.parametrize("levels", [4, 16])
+def test_zeros_and_shared_values_reach_the_file_on_pointwise_kernels_too(levels):
+    model = model_of(small, (8, 8, 3))
+    for name in ("conv", "pointwise", "logits"):
+        kernel = model.get_layer(name).kernel
+        values = RNG.choice(RNG.normal(size=levels - 1), kernel.shape)
+        kernel.assign(values * (RNG.random(values.shape) > 0.5))
+    examples = examples_for(model)
+    finished = quantized(model, examples, steps=5)
+    stored = {k.name: k for k in flatbuffer.read(Int8().convert(finished, examples)).kernels()}
+    for before in measure(model).kernels:
+        if before.layer != "depthwise":
+            assert stored[before.layer].zeros >= before.zeros
+            assert stored[before.layer].codes <= before.distinct <= levels
+
+
+def test_dense_has_a_scale_for_each_unit():
+    model = model_of(small, (8, 8, 3))
+    kernel = model.get_layer("logits").kernel
+    kernel.assign(kernel * np.float32([1, 10, 100, 1000]))
+    examples = examples_for(model)
+    found = quantized(model, examples).get_layer("logits").kernel.numpy()
+    steps = np.abs(kernel.numpy()).max(0) / 127
+    assert np.all(np.abs(found - kernel.numpy()).max(0) < 0.51 * steps)
+    np.testing.assert_allclose(found / steps, np.round(found / steps), atol=1e-3)
+
+
+def test_ranges_begin_where_the_data_is_and_follow_it():
+    model = model_of(lambda x: x, (8,))
+    examples = examples_for(model) + 5
+    stage, samples = Quantize(), tf.data.Dataset.from_tensors((examples, 0))
+    made = stage.prepare(model, 100, samples)
+    ends = made.get_layer("input_range")
+    assert (ends.low.numpy(), ends.high.numpy()) == (min(examples.min(), 0), examples.max())
+    for _ in range(50):
+        made(examples - 20, training=True)
+    assert ends.low.numpy() == pytest.approx((examples - 20).min(), rel=0.01)
+    assert 0 <= ends.high.numpy() < 0.01 * examples.max()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": (Bits(layers=("cnv",)),)}, "received 'cnv'; did you mean 'conv'"),
+        ({"layers": (Float(layers=("nothing*",)),)}, r"received 'nothing\*'"),
+    ],
+)
+def test_an_exception_for_no_layer_is_refused(options, message):
+    model = model_of(small, (8, 8, 3))
+    with pytest.raises(ConfigError, match=message):
+        Quantize(**options).prepare(model, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("stage", "impossible"),
+    [
+        (Quantize(weights=6), [("weights", "4 or 8 bits")]),
+        (Quantize(activations=9), [("activations", "8 or 16 bits")]),
+        (Quantize(layers=(Bits(layers=("a",), weights=4),)), []),
+    ],
+)
+def test_rules_say_which_bits_there_are(stage, impossible):
+    assert list(stage.rules()) == impossible
+
+
+def test_16_bit_activations_take_8_bit_kernels_only():
+    ((field, expected),) = Quantize(activations=16, weights=4).rules()
+    assert field == "activations"
+    assert expected.startswith("8 with kernels of 4 bits")
 
 
 def test_zeros_survive_because_they_were_measured():
     sparse = check_stage(Prune(sparsity=0.75, growth=AtOnce()))
-    before = measure(sparse)
     quantized = check_stage(Quantize(epochs=4), sparse)
     assert is_quantized(quantized)
     assert not is_quantized(sparse)
-    after = {kernel.layer: kernel.zeros for kernel in measure(quantized).kernels}
-    assert after == {kernel.layer: kernel.zeros for kernel in before.kernels}
+    before, after = kernel_variables(sparse), kernel_variables(quantized)
+    assert before.keys() == after.keys()
+    assert all(
+        np.all(after[name].numpy()[value.numpy() == 0] == 0) for name, value in before.items()
+    )
 
 
-def test_a_dense_model_is_trained_freely():
-    quantized = check_stage(Quantize())
-    assert all(kernel.zeros == 0 for kernel in measure(quantized).kernels)
-    assert np.all([kernel.size for kernel in measure(quantized).kernels])
+def test_what_is_finished_is_plain_layers_with_ranges_between():
+    finished = check_stage(Quantize())
+    kinds = [type(layer).__name__ for layer in finished.layers if not isinstance(layer, Range)]
+    assert kinds == ["InputLayer", "Conv2D", "ReLU", "GlobalAveragePooling2D", "Dense"]

@@ -11,7 +11,8 @@ from tfopt import flatbuffer
 from tfopt.compat import keras, tf, tflite_convert, tflite_schema
 from tfopt.config import ConfigError, bounded, having, nearest, spec
 from tfopt.export.calibration import MinMax, ranges
-from tfopt.facts import is_quantized
+from tfopt.facts import activation_bits, is_quantized
+from tfopt.packing import packed
 
 
 @spec
@@ -108,7 +109,12 @@ class Int8(Variant):
         return named("int8", self.calibration, self.exclude)
 
     def check(self, model: "keras.Model") -> None:
-        """Raise ConfigError where `exclude` can't be kept float."""
+        """Raise ConfigError where `exclude` can't be kept float, or 16 bits were trained."""
+        if activation_bits(model) == 16:
+            raise ConfigError(
+                f"variant {self.name!r}: expected activations of 8 bits, received {model.name!r}, "
+                "which was trained for 16; use Int16x8()."
+            )
         check_exclude(self.name, self.exclude, model)
         if self.exclude and is_quantized(model):
             raise ConfigError(
@@ -120,11 +126,20 @@ class Int8(Variant):
         """Quantize all, with ranges from the first `self.examples` of `examples`."""
         _calibrate(converter, chosen(self.name, examples, self.examples))
         converter.inference_input_type = converter.inference_output_type = tf.int8
+        if is_quantized(model):
+            # Its own ranges are all there are: with examples the converter would calibrate, and
+            # quantize, what was left float.
+            converter.representative_dataset = None
         # Calibrated only: the file stays float, with the extremes of each tensor beside it.
         converter._experimental_calibrate_only = self._by_hand(model)
 
     def complete(self, content: bytes, model: "keras.Model", examples: np.ndarray) -> bytes:
         """Return `content` quantized, where the converter was to leave that."""
+        if is_quantized(model):
+            # Deferred, since it loads TensorFlow.
+            from tfopt.rounding import four_bits
+
+            return packed(content, four_bits(model))
         if not self._by_hand(model):
             return content
         found = ranges(content, chosen(self.name, examples, self.examples), self.calibration)
@@ -145,11 +160,13 @@ class Int8(Variant):
 class Int16x8(Variant):
     """Weights in int8; activations, input and output in int16, for what int8 is too coarse.
 
-    `examples` calibrate the ranges. On a CPU LiteRT has reference kernels for it only, some
+    `examples` calibrate the ranges, those of a quantization-aware model as well: in 16 bits they
+    are no part of what it learned. On a CPU LiteRT has reference kernels for it only, some
     hundred times as slow as int8: it is for accelerators, and for telling what int8 costs.
     """
 
     name: ClassVar[str] = "int16x8"
+    takes_quantized: ClassVar[bool] = True
 
     examples: int = bounded(200, least=1)
 
@@ -164,10 +181,19 @@ class Int16x8(Variant):
             sets.TFLITE_BUILTINS,
         ]
 
+    def convert(self, model: "keras.Model", examples: np.ndarray) -> bytes:
+        """Return `model` as the bytes of a .tflite, of a quantization-aware one its kernels."""
+        # Deferred, since it loads TensorFlow.
+        from tfopt.rounding import unranged
 
-def sensible(quantized: bool) -> list:
-    """Return the variants to export where none are asked for."""
-    return [Int8()] if quantized else [Float32(), Float16(), DynamicRange(), Int8()]
+        return Variant.convert(self, unranged(model) if is_quantized(model) else model, examples)
+
+
+def sensible(quantized: bool, activations: int = 8) -> list:
+    """Return the variants to export where none are asked for, by the bits of activations."""
+    if quantized:
+        return [Int16x8() if activations == 16 else Int8()]
+    return [Float32(), Float16(), DynamicRange(), Int8()]
 
 
 def named(kind: str, calibration: Any, exclude: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ from tfopt.stages.one_shot import OneShotPrune
 from tfopt.stages.optimizers import SGD, Adam, AdamW, Constant, Cosine
 from tfopt.stages.patterns import Block, NofM, Unstructured
 from tfopt.stages.prune import AtOnce, Polynomial, Prune
-from tfopt.stages.quantize import Quantize
+from tfopt.stages.quantize import Bits, Float, Quantize
 from tfopt.stages.shrink import Shrink
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "AttentionScores",
     "AttentionTransfer",
     "BatchNormScale",
+    "Bits",
     "Block",
     "Cluster",
     "Constant",
@@ -36,6 +37,7 @@ __all__ = [
     "Equalize",
     "Features",
     "First",
+    "Float",
     "Global",
     "KMeansPlusPlus",
     "L1",

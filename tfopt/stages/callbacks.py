@@ -39,22 +39,6 @@ class StopAtNaN(keras.callbacks.Callback):
             )
 
 
-class MergeRanges(keras.callbacks.Callback):
-    """Make every quantization range the union of what the replicas saw.
-
-    tfmot lets the range of the model's input grow on each replica alone, and a saved model
-    has that of the first. Must come before a callback that saves.
-    """
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Merge."""
-        for weight in self.model.weights:
-            values = getattr(weight, "values", ())  # only a mirrored variable has them
-            for suffix, union in (("_min:0", tf.reduce_min), ("_max:0", tf.reduce_max)):
-                if len(values) > 1 and weight.name.endswith(suffix):
-                    weight.assign(union(tf.stack([value.read_value() for value in values]), 0))
-
-
 class Averages(keras.callbacks.Callback):
     """Average the trainable weights of `student` over a stage of `steps` steps.
 

@@ -32,23 +32,24 @@ def hold(model: "keras.Model") -> None:
             held._constraint = constraint
 
 
-def check_held(stage: str, before: Facts, after: Facts) -> None:
+def check_held(stage: str, before: Facts, after: Facts, *, scaled: bool = False) -> None:
     """Raise RunError where `after` has fewer zeros or more distinct values than `before`.
 
-    Kernels are told by the name of their layer and by their shape: one that was rebuilt in
-    another shape is what its own stage asked for.
+    Of kernels that are `scaled` by channel, as quantization does, only the values of a channel
+    are compared. Kernels are told by the name of their layer and by their shape: one that was
+    rebuilt in another shape is what its own stage asked for.
     """
     kept = {(kernel.layer, kernel.name, kernel.shape): kernel for kernel in after.kernels}
     for kernel in before.kernels:
         now = kept.get((kernel.layer, kernel.name, kernel.shape))
-        for what, had, has in _losses(kernel, now) if now else ():
+        for what, had, has in _losses(kernel, now, scaled) if now else ():
             raise RunError(
                 f"stage {stage!r}: expected the {had:,} {what} of layer {kernel.layer!r} to "
                 f"stay, measured {has:,}; the stage lost what an earlier one won."
             )
 
 
-def _losses(before: Kernel, now: Kernel) -> Iterator[tuple[str, int, int]]:
+def _losses(before: Kernel, now: Kernel, scaled: bool) -> Iterator[tuple[str, int, int]]:
     if is_sparse(before.zeros, before.size) and now.zeros < before.zeros:
         yield "zeros", before.zeros, now.zeros
     # Pruning a kernel of shared values adds 0 to these.
@@ -57,7 +58,8 @@ def _losses(before: Kernel, now: Kernel) -> Iterator[tuple[str, int, int]]:
         ("distinct values", before.size, before.distinct_total, now.distinct_total),
         ("distinct values per channel", before.channel_size, before.distinct, now.distinct),
     ):
-        if is_shared(had, size) and has > had + added:
+        compared = not scaled or size == before.channel_size
+        if compared and is_shared(had, size) and has > had + added:
             yield what, had, has
 
 

@@ -13,7 +13,7 @@ from tfopt.graph import rebuilt
 from tfopt.stages import budget
 from tfopt.stages.base import Stage
 from tfopt.stages.channels import Channels, coupled
-from tfopt.stages.exclude import check_exclude, exclude_rules
+from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
 from tfopt.stages.importance import L1
 
 _LOG = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Shrink(Stage):
             model = rebuilt(model)
         kernels = measure(model).kernels
         check_exclude(self, kernels)
-        found = coupled(model, self._keeps)
+        found = coupled(model, excluded(self, kernels).__contains__)
         kinds = budget.kinds(found)
         cost = _COSTS[self._what](model, found, kinds)
         cuts = budget.cuts(self.score.rate(model, found, samples), kinds, self.multiple)

@@ -1,0 +1,243 @@
+"""The layers by which a Keras model computes as whole-number arithmetic will.
+
+They replace tfmot's quantizers: those give a Dense and a DepthwiseConv2D one scale for all of
+their channels, move ranges by a fixed 0.999 from a fixed start, and let replicas disagree.
+Loads TensorFlow when imported.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tfopt.compat import keras, tf
+from tfopt.graph import copied, rebuilt
+
+# Below it a range is one of zeros only, for which there is no scale.
+_LEAST = 1e-7
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
+class Range(keras.layers.Layer):
+    """Rounds its input to `bits`-bit numbers within a range, and learns that range.
+
+    The range is a moving average of each batch's smallest and largest value, moved by `rate` a
+    step, and always contains 0; it is `fixed` (low, high) where TFLite prescribes it.
+    `nonnegative` spares the search for a smallest value. Every replica sees the whole batch's
+    range. 16 bits are left unrounded: what they take is nothing to learn from.
+    """
+
+    def __init__(
+        self,
+        *,
+        bits: int = 8,
+        rate: float = 0.0,
+        fixed: tuple[float, float] | None = None,
+        nonnegative: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.bits, self.rate, self.fixed, self.nonnegative = bits, rate, fixed, nonnegative
+        self.supports_masking = True
+        self.observed: list | None = None
+
+    def build(self, shape: Any) -> None:
+        """Make the two ends of the range."""
+        del shape
+        constant: Any = keras.initializers.Constant
+        low, high = self.fixed or (0.0 if self.nonnegative else -1.0, 1.0)
+        self.low, self.high = (
+            self.add_weight(
+                name=name,
+                shape=(),
+                initializer=constant(value),
+                trainable=False,
+                # Equal on all replicas by arithmetic; an assignment needs no agreement.
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            for name, value in (("range_low", low), ("range_high", high))
+        )
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Return `inputs`, rounded."""
+        return self._rounded(inputs, training)
+
+    # AutoGraph would take its time with every one of hundreds of layers.
+    @tf.autograph.experimental.do_not_convert
+    def _rounded(self, inputs: Any, training: bool | None) -> Any:
+        if self.bits == 16:
+            return inputs
+        if self.observed is not None:
+            self.observed.append(self.extremes(inputs))
+            return inputs
+        low, high = self.low.read_value(), self.high.read_value()
+        if training and self.rate and self.learns:
+            lowest, highest = _over_replicas(*self.extremes(inputs))
+            low, high = (
+                old + self.rate * (new - old) for old, new in ((low, lowest), (high, highest))
+            )
+            self.low.assign(low)
+            self.high.assign(high)
+        high = tf.maximum(high, low + _LEAST)
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, self.bits)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the range is learned from data."""
+        return self.bits < 16 and not self.fixed
+
+    def extremes(self, inputs: Any) -> tuple[Any, Any]:
+        """Return the smallest and the largest value of `inputs` and 0."""
+        inputs = tf.stop_gradient(inputs)
+        low = tf.zeros(()) if self.nonnegative else tf.minimum(tf.reduce_min(inputs), 0.0)
+        return low, tf.maximum(tf.reduce_max(inputs), 0.0)
+
+    def get_config(self) -> dict:
+        """Return the options."""
+        options = ("bits", "rate", "fixed", "nonnegative")
+        return {**super().get_config(), **{name: getattr(self, name) for name in options}}
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
+class Remark(keras.layers.Layer):
+    """Passes its input on and keeps what the artifact's maker must know of the layer `about`.
+
+    That is the number of `bits` of a kernel that isn't stored in 8, or the `reason` why the
+    layer stays float.
+    """
+
+    def __init__(self, *, about: str, bits: int = 8, reason: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self.about, self.bits, self.reason = about, bits, reason
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        """Return `inputs`."""
+        if not self.reason:
+            return tf.identity(inputs)
+        # TFLite's converter quantizes whatever stands between two ranges; this is an operator
+        # that it neither quantizes nor folds away, and it changes no bit but of negatives' last.
+        return tf.nn.leaky_relu(inputs, alpha=1 - 2**-22)
+
+    def get_config(self) -> dict:
+        """Return the options."""
+        own = {"about": self.about, "bits": self.bits, "reason": self.reason}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
+class Rounded(keras.layers.Wrapper):
+    """A layer with a kernel, which it uses rounded while it is trained unrounded.
+
+    Symmetric, one scale for each output channel (Jacob et al. 2017; Krishnamoorthi 2018).
+    """
+
+    def __init__(self, layer: "keras.layers.Layer", *, bits: int, **options: Any) -> None:
+        super().__init__(layer, **{"name": layer.name, **options})
+        self.bits = bits
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        """Return what the layer computes with its rounded kernel."""
+        name = kernel_name(self.layer)
+        # Past Keras's tracking: the layer must keep its variable.
+        inside: Any = vars(self.layer)
+        kernel = inside[name]
+        inside[name] = self.rounded()
+        try:
+            return self.layer(inputs)
+        finally:
+            inside[name] = kernel
+
+    def get_config(self) -> dict:
+        """Return the options."""
+        return {**super().get_config(), "bits": self.bits}
+
+    def rounded(self) -> Any:
+        """Return the kernel as it is used."""
+        kernel: Any = tf.convert_to_tensor(getattr(self.layer, kernel_name(self.layer)))
+        if isinstance(self.layer, keras.layers.Conv2DTranspose):
+            return tf.transpose(_round(tf.transpose(kernel, (0, 1, 3, 2)), self.bits), (0, 1, 3, 2))
+        channels = kernel.shape[-1]
+        if isinstance(self.layer, (keras.layers.DepthwiseConv2D, keras.layers.DepthwiseConv1D)):
+            channels *= kernel.shape[-2]
+        return tf.reshape(_round(tf.reshape(kernel, (-1, channels)), self.bits), kernel.shape)
+
+
+def left_float(model: "keras.Model") -> dict[str, str]:
+    """Return by the name of each layer that stays float in `model` the reason for it."""
+    return {each.about: each.reason for each in _remarks(model) if each.reason}
+
+
+def four_bits(model: "keras.Model") -> set[str]:
+    """Return the names of the layers of `model` whose kernels have 4 bits."""
+    return {each.about for each in _remarks(model) if each.bits == 4}
+
+
+def unranged(model: "keras.Model") -> "keras.Model":
+    """Return `model` with rounded kernels and float activations, as calibration takes it."""
+
+    def replace(layer: Any) -> Any:
+        return (lambda x: x) if isinstance(layer, (Range, Remark)) else copied(layer)
+
+    return rebuilt(model, replace)
+
+
+def _remarks(model: Any) -> list[Remark]:
+    return [layer for layer in model.layers if isinstance(layer, Remark)]
+
+
+def kernel_name(layer: "keras.layers.Layer") -> str:
+    """Return under which name `layer` has its kernel."""
+    return "depthwise_kernel" if hasattr(layer, "depthwise_kernel") else "kernel"
+
+
+def observe(model: "keras.Model", examples: Any, *, training: bool) -> None:
+    """Set the ranges of `model` to the mean of what its unrounded tensors span in a batch.
+
+    `examples` yields batches of the model's input. `training` observes what training will
+    see, which differs where BatchNormalization has not yet met the data.
+    """
+    ranges = [layer for layer in model.layers if isinstance(layer, Range) and layer.learns]
+    if not ranges:
+        return
+
+    @tf.function
+    def spans(batch: Any) -> Any:
+        for layer in ranges:
+            layer.observed = []
+        model(batch, training=training)
+        return tf.stack([tf.stack(layer.observed[-1]) for layer in ranges])
+
+    # Training moves the statistics of BatchNormalization.
+    weights = model.get_weights() if training else None
+    try:
+        seen = np.mean([spans(batch).numpy() for batch in examples], axis=0)
+    finally:
+        for layer in ranges:
+            layer.observed = None
+    if weights is not None:
+        model.set_weights(weights)
+    for layer, (low, high) in zip(ranges, seen, strict=True):
+        layer.low.assign(low)
+        layer.high.assign(high)
+
+
+def _round(kernel: Any, bits: int) -> Any:
+    """Return `kernel`, channels last, on each channel's grid of 2 ** bits - 1 values."""
+    axes = list(range(len(kernel.shape) - 1))
+    most = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(kernel)), axes), _LEAST)
+    return tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        kernel, -most, most, bits, narrow_range=True
+    )
+
+
+def _over_replicas(low: Any, high: Any) -> tuple[Any, Any]:
+    """Return the smallest and the largest of what the replicas found."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return low, high
+    # Only here as one tensor: a gathering is a meeting of all replicas.
+    ends = tf.reduce_max(context.all_gather(tf.stack([[-low, high]]), axis=0), axis=0)
+    return -ends[0], ends[1]

@@ -1,0 +1,225 @@
+"""Layers that TFLite computes by several operators, built of one layer for each operator.
+
+Loads TensorFlow when imported. `rewriter` is the `rewrite.Rewriter` of the model.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfopt.compat import keras, tf
+
+# Added to the scores that a mask takes out of a softmax.
+_MASKED = -1e9
+
+
+def can_build(layer: Any) -> bool:
+    """Return whether `layer` is of a form that `build` knows."""
+    shapes = [tuple(tensor.shape[1:]) for tensor in tf.nest.flatten(layer.get_input_at(0))]
+    known = all(None not in shape for shape in shapes)
+    return known and _FORMS[type(layer).__name__][0](layer, len(shapes[0]))
+
+
+def build(rewriter: Any, layer: Any) -> Callable:
+    """Return what is called in place of `layer`."""
+    return _FORMS[type(layer).__name__][1](rewriter, layer)
+
+
+def unrolled(layer: Any) -> Any:
+    """Return `layer` so that TFLite's converter takes it: a recurrent one without its loop."""
+    config = layer.get_config()
+    if "unroll" not in config or layer.get_input_shape_at(0)[1] is None:
+        return layer
+    return type(layer).from_config({**config, "unroll": True})
+
+
+def affine(x: Any, scale: Any, offset: Any, name: str, *, trainable: bool) -> Any:
+    """Return `x * scale + offset` by channel, `x` of 2 to 4 dimensions.
+
+    A 1x1 depthwise convolution has exact codes for it and one operator, where a product and a
+    sum would round twice.
+    """
+    made = keras.layers.DepthwiseConv2D(1, name=name, trainable=trainable)
+    inner = tuple(x.shape[1:])
+    if len(inner) == 3:
+        outputs = made(x)
+    else:
+        outputs = tf.reshape(
+            made(tf.reshape(x, (-1, *inner[:-1], *[1] * (3 - len(inner)), inner[-1]))), (-1, *inner)
+        )
+    channels = np.broadcast_to(scale, inner[-1:]), np.broadcast_to(offset, inner[-1:])
+    made.set_weights([channels[0].reshape(1, 1, -1, 1), channels[1]])
+    return outputs
+
+
+def _dense(rewriter: Any, of: Any, name: str, kernel: Any, bias: Any, contracted: int) -> Callable:
+    """Return a call that contracts the last dimensions of its input with the first of `kernel`."""
+    kernel = np.asarray(kernel)
+    taken, given = kernel.shape[:contracted], kernel.shape[contracted:]
+    made = keras.layers.Dense(math.prod(given), use_bias=bias is not None, name=name)
+    call = rewriter.kernel(made, of)
+
+    def called(x: Any) -> Any:
+        outer = x.shape[1 : len(x.shape) - contracted]
+        x = call(x if contracted == 1 else tf.reshape(x, (-1, *outer, math.prod(taken))))
+        values = [kernel.reshape(math.prod(taken), -1)]
+        values += [] if bias is None else [np.broadcast_to(bias, given).ravel()]
+        call.layer.set_weights(values)
+        return x if len(given) == 1 else tf.reshape(x, (-1, *outer, *given))
+
+    return called
+
+
+def _einsum(rewriter: Any, layer: Any) -> Callable:
+    taken = layer.equation.split(",")[1].split("->")
+    contracted = sum(letter not in taken[1] for letter in taken[0])
+    call = _dense(rewriter, layer, layer.name, layer.kernel, layer.bias, contracted)
+    return lambda x: rewriter.closed(layer, call(x))
+
+
+def _is_dense(layer: Any, rank: int) -> bool:
+    x, _, rest = layer.equation.replace("...", "").partition(",")
+    kernel, _, y = rest.partition("->")
+    count = sum(letter not in y for letter in kernel)
+    outer, inner = x[: len(x) - count], x[len(x) - count :]
+    plain = "..." not in layer.equation or len(outer) == 0
+    return plain and count > 0 and kernel.startswith(inner) and y == outer + kernel[count:]
+
+
+def _attention(rewriter: Any, layer: Any) -> Callable:
+    projections = {
+        name: _dense(rewriter, layer, f"{layer.name}_{name}", *_scaled(dense, factor), contracted)
+        for name, dense, factor, contracted in (
+            # The scores' scale, which Keras gives the query.
+            ("query", layer._query_dense, 1 / math.sqrt(layer._key_dim), 1),
+            ("key", layer._key_dense, 1.0, 1),
+            ("value", layer._value_dense, 1.0, 1),
+            ("output", layer._output_dense, 1.0, 2),
+        )
+    }
+
+    def heads(name: str, x: Any) -> Any:
+        projected = rewriter.ranged(projections[name](x), f"{layer.name}_{name}")
+        return tf.transpose(projected, (0, 2, 1, 3))
+
+    def called(query: Any, value: Any, key: Any = None, **options: Any) -> Any:
+        keys = heads("key", value if key is None else key)
+        scores = tf.matmul(heads("query", query), keys, transpose_b=True)
+        scores = rewriter.ranged(scores, f"{layer.name}_scores")
+        shares = _softmax(rewriter, layer, scores, _mask(layer, query, value, options))
+        if layer._dropout:
+            shares = keras.layers.Dropout(layer._dropout, name=f"{layer.name}_dropout")(shares)
+        mixed = tf.matmul(shares, heads("value", value))
+        mixed = tf.transpose(rewriter.ranged(mixed, f"{layer.name}_mixed"), (0, 2, 1, 3))
+        return rewriter.end(layer, projections["output"](mixed))
+
+    return called
+
+
+def _scaled(dense: Any, factor: float) -> tuple[np.ndarray, np.ndarray | None]:
+    bias = None if dense.bias is None else factor * dense.bias.numpy()
+    return factor * dense.kernel.numpy(), bias
+
+
+def _softmax(rewriter: Any, layer: Any, scores: Any, mask: Any) -> Any:
+    if mask is not None:
+        # In 8 bits a mask would leave nothing of the scores.
+        scores = scores + (1.0 - tf.cast(mask, tf.float32)) * _MASKED
+    return rewriter.activated(scores, "softmax", layer, f"{layer.name}_softmax")
+
+
+def _mask(layer: Any, query: Any, value: Any, options: dict) -> Any:
+    """Return what `layer` multiplies its shares by, (batch, 1, queries, keys), None for nothing."""
+    given = options.get("attention_mask")
+    if options.get("use_causal_mask"):
+        causal = np.tril(np.ones((1, query.shape[1], value.shape[1]), np.float32))
+        given = causal if given is None else tf.cast(given, tf.float32) * causal
+    return None if given is None else given[:, None] if len(given.shape) == 3 else given
+
+
+def _normalised(rewriter: Any, layer: Any) -> Callable:
+    def called(x: Any) -> Any:
+        def ranged(tensor: Any, part: str, **options: Any) -> Any:
+            return rewriter.ranged(tensor, f"{layer.name}_{part}", **options)
+
+        mean = ranged(tf.reduce_mean(x, -1, keepdims=True), "mean")
+        centred = ranged(x - mean, "centred")
+        square = ranged(centred * centred, "square", nonnegative=True)
+        variance = ranged(tf.reduce_mean(square, -1, keepdims=True), "variance", nonnegative=True)
+        positive = ranged(variance + layer.epsilon, "positive", nonnegative=True)
+        # Rounding may leave 0, of which TFLite takes the largest number of the range; that one
+        # comes from calibration and doesn't move, or such zeros would widen it for ever.
+        inverse = tf.math.rsqrt(tf.maximum(positive, layer.epsilon))
+        inverse = ranged(inverse, "inverse", nonnegative=True, rate=0.0)
+        unit = ranged(centred * inverse, "unit")
+        scale = 1.0 if layer.gamma is None else layer.gamma.numpy()
+        offset = 0.0 if layer.beta is None else layer.beta.numpy()
+        return rewriter.end(layer, affine(unit, scale, offset, layer.name, trainable=True))
+
+    return called
+
+
+def _constant_affine(rewriter: Any, layer: Any) -> Callable:
+    if type(layer).__name__ == "Rescaling":
+        scale, offset = np.asarray(layer.scale), np.asarray(layer.offset)
+    else:
+        deviation = np.maximum(np.sqrt(np.ravel(layer.variance)), keras.backend.epsilon())
+        scale, offset = 1 / deviation, -np.ravel(layer.mean) / deviation
+
+    def called(x: Any) -> Any:
+        return rewriter.end(layer, affine(x, scale, offset, layer.name, trainable=False))
+
+    return called
+
+
+def _separable(rewriter: Any, layer: Any) -> Callable:
+    flat = layer.rank == 1
+    first: Any = keras.layers.DepthwiseConv1D if flat else keras.layers.DepthwiseConv2D
+    second: Any = keras.layers.Conv1D if flat else keras.layers.Conv2D
+    depthwise = rewriter.kernel(
+        first(
+            layer.kernel_size[0] if flat else layer.kernel_size,
+            strides=layer.strides[0] if flat else layer.strides,
+            padding=layer.padding,
+            depth_multiplier=layer.depth_multiplier,
+            dilation_rate=layer.dilation_rate[0] if flat else layer.dilation_rate,
+            use_bias=False,
+            name=f"{layer.name}_depthwise",
+        ),
+        layer,
+    )
+    pointwise = rewriter.kernel(
+        second(layer.filters, 1, use_bias=layer.use_bias, name=layer.name), layer
+    )
+    values = layer.get_weights()
+
+    def called(x: Any) -> Any:
+        x = rewriter.ranged(depthwise(x), f"{layer.name}_depthwise")
+        depthwise.layer.set_weights(values[:1])
+        x = pointwise(x)
+        pointwise.layer.set_weights(values[1:])
+        return rewriter.closed(layer, x)
+
+    return called
+
+
+def _is_plain_attention(layer: Any, rank: int) -> bool:
+    alone = not isinstance(layer.get_output_at(0), (list, tuple))
+    return alone and rank == 2 and tuple(layer._attention_axes) == (1,)
+
+
+# By class: whether a layer, whose input has so many dimensions, is of the form that is built.
+_FORMS: dict[str, tuple[Callable, Callable]] = {
+    "EinsumDense": (_is_dense, _einsum),
+    "MultiHeadAttention": (_is_plain_attention, _attention),
+    "LayerNormalization": (lambda layer, rank: list(layer.axis) == [rank], _normalised),
+    "Normalization": (
+        lambda layer, rank: rank <= 3 and not layer.invert and layer.axis in ((rank,), (-1,), ()),
+        _constant_affine,
+    ),
+    "Rescaling": (lambda _, rank: rank <= 3, _constant_affine),
+    "SeparableConv1D": (lambda layer, _: layer.data_format == "channels_last", _separable),
+    "SeparableConv2D": (lambda layer, _: layer.data_format == "channels_last", _separable),
+}

@@ -1,0 +1,119 @@
+"""What each Keras layer is to TFLite's converter; loads TensorFlow when imported."""
+
+from enum import Enum, auto
+from typing import Any
+
+from tfopt.compat import keras
+
+
+class Kind(Enum):
+    """How the output of a layer is rounded, and what rounds inside."""
+
+    KERNEL = auto()  # rounds its kernel, and its output in a range of its own
+    NORM = auto()  # is folded into the kernel before it, or becomes a kernel itself
+    RELU = auto()  # is fused into the operator before it
+    OWN = auto()  # rounds its output in a range of its own
+    MERGE = auto()  # the same, of two or more inputs
+    SAME = auto()  # passes on the numbers of its input, and so their range
+    JOINT = auto()  # has one range with all of its inputs
+    ACTIVATION = auto()  # one of `ACTIVATIONS`, or else float
+    COMPOSITE = auto()  # is built of others
+    FLOAT = auto()  # has no int8 kernel
+    UNKNOWN = auto()
+
+
+_LAYERS = {
+    Kind.KERNEL: "Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D Dense",
+    Kind.NORM: "BatchNormalization",
+    Kind.OWN: "GlobalAveragePooling1D GlobalAveragePooling2D LeakyReLU PReLU Embedding",
+    Kind.SAME: "ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D Cropping1D "
+    "Cropping2D Dropout Flatten GaussianDropout GaussianNoise GlobalMaxPooling1D "
+    "GlobalMaxPooling2D MaxPooling1D MaxPooling2D Permute RandomBrightness RandomContrast "
+    "RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom RepeatVector Reshape "
+    "SpatialDropout1D SpatialDropout2D UpSampling1D ZeroPadding1D ZeroPadding2D",
+    Kind.JOINT: "Concatenate Maximum Minimum",
+    Kind.ACTIVATION: "Activation",
+    Kind.MERGE: "Add Multiply Subtract",
+    Kind.COMPOSITE: "EinsumDense LayerNormalization MultiHeadAttention "
+    "Normalization Rescaling SeparableConv1D SeparableConv2D",
+    Kind.FLOAT: "Conv1DTranspose Conv3D Conv3DTranspose ELU GRU LSTM SimpleRNN ThresholdedReLU",
+}
+_OPERATORS = {
+    Kind.RELU: "nn.relu nn.relu6",
+    Kind.OWN: "__operators__.add math.add math.subtract math.multiply math.reduce_mean "
+    "math.reduce_sum math.squared_difference linalg.matmul nn.leaky_relu cast",
+    Kind.SAME: "expand_dims identity image.resize math.reduce_max nn.avg_pool2d nn.max_pool2d "
+    "pad reshape reverse slice split squeeze stop_gradient strided_slice tile transpose",
+    Kind.JOINT: "concat math.maximum math.minimum stack",
+    Kind.ACTIVATION: "math.sigmoid math.tanh nn.gelu nn.silu nn.softmax",
+    Kind.FLOAT: "math.divide __operators__.truediv nn.elu nn.selu math.softplus",
+}
+_INTERPOLATIONS = ("nearest", "bilinear")
+
+
+def _table(named: dict) -> dict[str, Kind]:
+    return {name: kind for kind, names in named.items() for name in names.split()}
+
+
+_OF_LAYER, _OF_OPERATOR = _table(_LAYERS), _table(_OPERATORS)
+
+
+def kind_of(layer: "keras.layers.Layer") -> Kind:
+    """Return what `layer` is, by its class and, where it matters, its options."""
+    name = type(layer).__name__
+    if name == "SlicingOpLambda":
+        return Kind.SAME
+    if name == "TFOpLambda":
+        return _OF_OPERATOR.get(operator(layer), Kind.UNKNOWN)
+    if type(layer) is not getattr(keras.layers, name, None):
+        return Kind.SAME if name == "Range" else Kind.UNKNOWN
+    return _BY_OPTIONS.get(name, lambda _: _OF_LAYER.get(name, Kind.UNKNOWN))(layer)
+
+
+def operator(layer: Any) -> str:
+    """Return the name of the function that an operator `layer` calls, such as `math.add`."""
+    return layer.get_config()["function"] if type(layer).__name__ == "TFOpLambda" else ""
+
+
+def activation(layer: Any) -> str:
+    """Return the name of the function that `layer` activates with, "" for one without."""
+    name = getattr(getattr(layer, "activation", None), "__name__", "")
+    if type(layer).__name__ in ("TFOpLambda", "Softmax"):
+        name = operator(layer).split(".")[-1] or "softmax"
+    return "swish" if name == "silu" else name
+
+
+def _relu(layer: Any) -> Kind:
+    if layer.negative_slope:
+        return Kind.FLOAT if layer.max_value or layer.threshold else Kind.OWN
+    return Kind.RELU if layer.max_value in (None, 6) and not layer.threshold else Kind.FLOAT
+
+
+def _norm(layer: Any) -> Kind:
+    axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
+    rank = layer.input_spec.ndim or 0
+    return Kind.NORM if axis in (-1, rank - 1) and 2 <= rank <= 4 else Kind.FLOAT
+
+
+def _sampled(layer: Any) -> Kind:
+    return Kind.SAME if layer.interpolation in _INTERPOLATIONS else Kind.FLOAT
+
+
+def _activated(layer: Any) -> Kind:
+    if activation(layer) == "linear":
+        return Kind.SAME
+    return Kind.RELU if activation(layer) in ("relu", "relu6") else Kind.ACTIVATION
+
+
+def _softmax(layer: Any) -> Kind:
+    return Kind.ACTIVATION if layer.axis == -1 else Kind.FLOAT
+
+
+_BY_OPTIONS = {
+    "ReLU": _relu,
+    "BatchNormalization": _norm,
+    "UpSampling2D": _sampled,
+    "Resizing": _sampled,
+    "Activation": _activated,
+    "Softmax": _softmax,
+}

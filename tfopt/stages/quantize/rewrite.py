@@ -1,0 +1,272 @@
+"""Rewrite a model so that it rounds wherever TFLite keeps a tensor; loads TensorFlow."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from tfopt.compat import keras, tf
+from tfopt.config import ConfigError
+from tfopt.graph import consumers, copied, producers, rebuilt
+from tfopt.rounding import Range, Remark, Rounded
+from tfopt.stages.quantize import composite
+from tfopt.stages.quantize.kinds import Kind, activation, kind_of, operator
+
+# LiteRT runs kernels of 4 bits in CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED.
+_EIGHT_BITS = ("Conv1D", "Conv2DTranspose", "DepthwiseConv1D", "SeparableConv1D")
+# TFLite computes these in ranges of their own.
+_FIXED = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
+_FUSING = (Kind.KERNEL, Kind.NORM, Kind.MERGE)
+_RELUS = (Kind.RELU, "nn.relu6")
+_ADDS = ("__operators__.add", "math.add")
+_ARITHMETIC = ("__operators__.add", "math.add", "math.subtract", "math.multiply")
+
+
+def rewritten(
+    model: "keras.Model", bits: Callable, *, activations: int, rate: float
+) -> "keras.Model":
+    """Return a copy of `model` that rounds kernels and activations as its .tflite will.
+
+    `bits(layer)` is that of the layer's kernel, 0 for a layer to leave float; `activations`
+    that of tensors, whose ranges move by `rate` a step. Raises ConfigError for a kernel of
+    4 bits that LiteRT can't run.
+    """
+    flat = rebuilt(_with_ranged_inputs(model, activations, rate))
+    return rebuilt(flat, Rewriter(flat, bits, activations=activations, rate=rate))
+
+
+def _with_ranged_inputs(model: Any, bits: int, rate: float) -> "keras.Model":
+    inputs = [
+        keras.Input(tensor.shape[1:], batch_size=tensor.shape[0], dtype=tensor.dtype, name=name)
+        for tensor, name in zip(model.inputs, model.input_names, strict=True)
+    ]
+    ranged = [
+        Range(bits=bits, rate=rate, name=f"{name}_range")(x) if x.dtype.is_floating else x
+        for x, name in zip(inputs, model.input_names, strict=True)
+    ]
+    nested = model._nested_inputs
+    outputs = model(tf.nest.pack_sequence_as(nested, ranged))
+    return keras.Model(tf.nest.pack_sequence_as(nested, inputs), outputs, name=model.name)
+
+
+class Rewriter:
+    """For each layer of the flat model: what is called in its place."""
+
+    def __init__(self, flat: Any, bits: Callable, *, activations: int, rate: float) -> None:
+        self._consumers, self._producers = consumers(flat), producers(flat)
+        self._outputs = set(flat.output_names)
+        self._bits = bits
+        self._range = {"bits": activations, "rate": rate}
+        self._names: Counter[str] = Counter()
+        self._fused = {name for layer in flat.layers for name in self._inside_hard_swish(layer)}
+
+    def __call__(self, layer: Any) -> Callable:
+        """Return what is called in place of `layer`."""
+        if reason := self._reason(layer):
+            return self._float(layer, reason)
+        if self._bits(layer) == 4 and type(layer).__name__ in _EIGHT_BITS:
+            raise ConfigError(
+                f"weights: expected 4 bits only where LiteRT runs kernels of 4 bits, received "
+                f"{layer.name!r}, a {type(layer).__name__}; give it 8 by "
+                f"Bits(layers=({layer.name!r},))."
+            )
+        kind = kind_of(layer)
+        return (
+            composite.build(self, layer) if kind is Kind.COMPOSITE else _BUILDERS[kind](self, layer)
+        )
+
+    def _reason(self, layer: Any) -> str:
+        """Return why `layer` stays float, "" where it doesn't."""
+        kind, name = kind_of(layer), operator(layer) or type(layer).__name__
+        if not self._bits(layer):
+            return "the config says so"
+        if kind is Kind.FLOAT:
+            return f"TFLite has no int8 kernel for {name}"
+        if kind is Kind.COMPOSITE and not composite.can_build(layer):
+            return f"it isn't known how to compute this form of {name} in int8"
+        if kind is Kind.UNKNOWN:
+            return f"it isn't known how TFLite computes {name}"
+        # The operators that these are made of would lose it.
+        masked = kind in (Kind.KERNEL, Kind.COMPOSITE) and _is_masked(layer)
+        return "a mask of steps reaches it" if masked else ""
+
+    def named(self, name: str) -> str:
+        """Return `name`, numbered where it was taken."""
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}_{self._names[name] - 1}"
+
+    def ranged(self, tensor: Any, name: str, **options: Any) -> Any:
+        """Return `tensor`, or each of several, rounded in a range of its own."""
+        if isinstance(tensor, (list, tuple)):
+            return [self.ranged(each, name, **options) for each in tensor]
+        if not tensor.dtype.is_floating:
+            return tensor
+        return Range(**self._range | options, name=self.named(f"{name}_range"))(tensor)
+
+    def end(self, layer: Any, tensor: Any, **options: Any) -> Any:
+        """Return the output of `layer`, rounded unless a later layer does that for it."""
+        return tensor if self._absorbed(layer) else self.ranged(tensor, layer.name, **options)
+
+    def kernel(self, layer: Any, of: Any = None) -> Callable:
+        """Return a call of `layer` with its kernel rounded, to the bits that `of` has."""
+        of = of or layer
+        bits = self._bits(of)
+        rounded = Rounded(layer, bits=bits)
+
+        def call(x: Any) -> Any:
+            if bits != 8:
+                x = Remark(about=layer.name, bits=bits, name=self.named(f"{layer.name}_bits"))(x)
+            if len(x.shape) == 2 or type(layer).__name__ != "Dense":
+                return rounded(x)
+            # Keras's own way to multiply more than rows has no bias in TFLite's operator.
+            return _unfolded(rounded(tf.reshape(x, (-1, x.shape[-1]))), x.shape[1:-1])
+
+        call.layer = rounded
+        return call
+
+    def activated(self, x: Any, name: str, layer: Any, label: str) -> Any:
+        """Return the activation `name` of `x`, which is rounded if needed, as layer `label`."""
+        if name == "swish":
+            gate = self.activated(x, "sigmoid", layer, f"{layer.name}_sigmoid")
+            return self.end(layer, keras.layers.Multiply(name=self.named(label))([x, gate]))
+        y = keras.layers.Activation(name, name=self.named(label))(x)
+        if name in _FIXED:
+            return self.ranged(y, label, fixed=_FIXED[name])
+        if name != "gelu":
+            y = self._remark(y, layer, f"TFLite has no int8 kernel for {name}")
+        return self.end(layer, y)
+
+    def closed(self, layer: Any, x: Any) -> Any:
+        """Return `x`, the linear output of `layer`, after its activation, rounded."""
+        name = activation(layer)
+        if name in ("", "linear"):
+            return self.end(layer, x)
+        # A transposed convolution without a bias isn't fused with what follows.
+        if name not in ("relu", "relu6") or type(layer).__name__ == "Conv2DTranspose":
+            x = self.ranged(x, f"{layer.name}_linear")
+        if name not in ("relu", "relu6"):
+            return self.activated(x, name, layer, f"{layer.name}_{name}")
+        ceiling = 6.0 if name == "relu6" else None
+        relu = keras.layers.ReLU(ceiling, name=self.named(f"{layer.name}_{name}"))
+        return self.end(layer, relu(x), nonnegative=True)
+
+    def _kernel(self, layer: Any) -> Callable:
+        linear = type(layer).from_config({**layer.get_config(), "activation": None})
+        call = self.kernel(linear)
+        return lambda x: self.closed(layer, _loaded(call.layer, layer, call(x)))
+
+    def _activation(self, layer: Any) -> Callable:
+        return lambda x, **_: self.activated(x, activation(layer), layer, layer.name)
+
+    def _relu(self, layer: Any) -> Callable:
+        made = copied(layer)
+        return lambda *args, **options: self.end(layer, made(*args, **options), nonnegative=True)
+
+    def _own(self, layer: Any) -> Callable:
+        made = copied(layer)
+        return lambda *args, **options: self.end(
+            layer, _loaded(made, layer, made(*args, **options))
+        )
+
+    def _merge(self, layer: Any) -> Callable:
+        def called(tensors: list) -> Any:
+            total = tensors[0]
+            for number, tensor in enumerate(tensors[1:], 2 - len(tensors)):
+                # The last has the name, those before are rounded on the way to it.
+                made = type(layer)(
+                    name=layer.name if not number else self.named(f"{layer.name}_part")
+                )
+                total = made([total, tensor])
+                total = self.ranged(total, layer.name) if number else self.end(layer, total)
+            return total
+
+        return called
+
+    def _float(self, layer: Any, reason: str) -> Callable:
+        made = copied(composite.unrolled(layer))
+
+        def called(*args: Any, **options: Any) -> Any:
+            outputs = _loaded(made, layer, made(*args, **options))
+            return self.end(layer, self._remark(outputs, layer, reason))
+
+        return called
+
+    def _remark(self, tensors: Any, layer: Any, reason: str) -> Any:
+        def remark(tensor: Any) -> Any:
+            if not tensor.dtype.is_floating:
+                return tensor
+            name = self.named(f"{layer.name}_float")
+            return Remark(about=layer.name, reason=reason, name=name)(tensor)
+
+        return tf.nest.map_structure(remark, tensors)
+
+    def _absorbed(self, layer: Any) -> bool:
+        """Return whether no tensor is kept between `layer` and the one layer that takes it."""
+        taking = self._consumers[layer.name]
+        if layer.name in self._outputs or len(taking) != 1:
+            return False
+        if self._reason(taking[0]):
+            return bool(self._reason(layer))
+        if self._reason(layer):
+            return False
+        kind, then = kind_of(layer), kind_of(taking[0])
+        linear = kind is not Kind.KERNEL or activation(layer) in ("", "linear")
+        if then is Kind.RELU:
+            fuses = kind in _FUSING or operator(layer) in _ARITHMETIC
+            return fuses and linear and type(layer).__name__ != "Conv2DTranspose"
+        if then is Kind.NORM:
+            return kind is Kind.KERNEL and linear and len(self._producers[taking[0].name]) == 1
+        if then is Kind.JOINT:
+            # All or none: the converter would give the joint the range of any input that has one.
+            return all(self._joins(each) for each in self._producers[taking[0].name])
+        return layer.name in self._fused
+
+    def _joins(self, layer: Any) -> bool:
+        """Return whether the output of `layer` can be rounded in the joint that takes it."""
+        alone = len(self._consumers[layer.name]) == 1 and layer.name not in self._outputs
+        own = kind_of(layer) in (*_FUSING, Kind.OWN, Kind.RELU, Kind.ACTIVATION)
+        return alone and own and not self._reason(layer) and activation(layer) not in _FIXED
+
+    def _inside_hard_swish(self, layer: Any) -> list[str]:
+        """Return the three layers inside of x * (relu6(x + 3) / 6), one operator in TFLite."""
+        if type(layer).__name__ != "Multiply":
+            return []
+        for inner in self._producers[layer.name]:
+            found = []
+            while len(self._producers[inner.name]) == 1 == len(self._consumers[inner.name]):
+                found.append(inner)
+                (inner,) = self._producers[inner.name]
+                if len(found) == 3:
+                    break
+            kinds = [operator(each) or kind_of(each) for each in found]
+            hard = kinds in (["math.multiply", relu, add] for relu in _RELUS for add in _ADDS)
+            if hard and inner in self._producers[layer.name]:
+                return [each.name for each in found]
+        return []
+
+
+def _loaded(made: Any, original: Any, outputs: Any) -> Any:
+    """Return `outputs`, the result of the call that built `made`, now with its weights."""
+    if made.weights:
+        made.set_weights(original.get_weights())
+    return outputs
+
+
+def _is_masked(layer: Any) -> bool:
+    tensors = tf.nest.flatten(layer.get_input_at(0))
+    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors)
+
+
+def _unfolded(x: Any, inner: Any) -> Any:
+    return tf.reshape(x, (-1, *inner, x.shape[-1]))
+
+
+_BUILDERS: dict[Kind, Callable] = {
+    Kind.KERNEL: Rewriter._kernel,
+    Kind.NORM: Rewriter._own,
+    Kind.RELU: Rewriter._relu,
+    Kind.OWN: Rewriter._own,
+    Kind.MERGE: Rewriter._merge,
+    Kind.SAME: lambda self, layer: copied(layer),
+    Kind.JOINT: Rewriter._own,
+    Kind.ACTIVATION: Rewriter._activation,
+}
