@@ -1,6 +1,5 @@
 """Structured pruning: channels are removed, and what is left is a smaller plain model."""
 
-import fnmatch
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, RunError, bounded, having, nearest, spec
-from tfopt.facts import Facts
+from tfopt.config import ConfigError, RunError, bounded, having, spec
+from tfopt.facts import Facts, measure
 from tfopt.graph import rebuilt
 from tfopt.stages import budget
 from tfopt.stages.base import Stage
 from tfopt.stages.channels import Channels, coupled
+from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
 from tfopt.stages.importance import L1
 
 _LOG = logging.getLogger(__name__)
@@ -30,9 +30,9 @@ class Shrink(Stage):
     the other is 0.
     `score` says what a channel is worth; channels compete over the whole model, each relative
     to what is left of its own layer. Widths are rounded to a `multiple`, which kernels of
-    devices like; a layer no wider than that is left. Channels are kept in layers whose name
-    matches a pattern in `exclude`, in the inputs and the logits, and where a layer mixes them
-    in a way that isn't known.
+    devices like; a layer no wider than that is left. Channels are kept in layers in `exclude` (as
+    in Prune), in the inputs and the logits, and where a layer mixes them in a way that isn't
+    known.
     """
 
     name: str = "shrink"
@@ -40,11 +40,12 @@ class Shrink(Stage):
     macs: float = bounded(0.0, least=0)
     score: Any = having("rate", L1)
     multiple: int = bounded(8, least=1)
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Any, ...] = ()
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield what is impossible."""
         yield from Stage.rules(self)
+        yield from exclude_rules(self)
         if bool(self.params) == bool(self.macs):
             yield "params", f"one of params and macs to be 0 and one not (macs is {self.macs:g})"
         elif self._asked == 1:
@@ -55,8 +56,9 @@ class Shrink(Stage):
         del steps
         if any(isinstance(layer, keras.Model) for layer in model.layers):
             model = rebuilt(model)
-        self._check_exclude([layer.name for layer in model.layers])
-        found = coupled(model, self._keeps)
+        kernels = measure(model).kernels
+        check_exclude(self, kernels)
+        found = coupled(model, excluded(self, kernels).__contains__)
         kinds = budget.kinds(found)
         cost = _COSTS[self._what](model, found, kinds)
         cuts = budget.cuts(self.score.rate(model, found, samples), kinds, self.multiple)
@@ -94,17 +96,6 @@ class Shrink(Stage):
 
     def _target(self, whole: int) -> float:
         return self._asked * whole if self._asked < 1 else self._asked
-
-    def _keeps(self, layer: str) -> bool:
-        return any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.exclude)
-
-    def _check_exclude(self, names: list[str]) -> None:
-        for pattern in self.exclude:
-            if not fnmatch.filter(names, pattern):
-                raise ConfigError(
-                    f"stage {self.name!r}, exclude: expected names or patterns of layers, "
-                    f"received {pattern!r}; {nearest(pattern, names)}"
-                )
 
     def _check_target(self, target: float, whole: int, least: int) -> None:
         if not least <= target < whole:
