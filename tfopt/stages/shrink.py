@@ -30,9 +30,9 @@ class Shrink(Stage):
     the other is 0.
     `score` says what a channel is worth; channels compete over the whole model, each relative
     to what is left of its own layer. Widths are rounded to a `multiple`, which kernels of
-    devices like; a layer no wider than that is left. Channels are kept in layers whose name
-    matches a pattern in `exclude`, in the inputs and the logits, and where a layer mixes them
-    in a way that isn't known.
+    devices like; a layer no wider than that is left. Channels are kept in layers in `exclude` (as
+    in Prune), in the inputs and the logits, and where a layer mixes them in a way that isn't
+    known.
     """
 
     name: str = "shrink"
@@ -45,6 +45,7 @@ class Shrink(Stage):
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield what is impossible."""
         yield from Stage.rules(self)
+        yield from exclude_rules(self)
         if bool(self.params) == bool(self.macs):
             yield "params", f"one of params and macs to be 0 and one not (macs is {self.macs:g})"
         elif self._asked == 1:
