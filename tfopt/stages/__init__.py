@@ -8,6 +8,7 @@ from tfopt.stages.centroids import Density, KMeansPlusPlus, Linear, Random
 from tfopt.stages.cluster import Cluster
 from tfopt.stages.distill import Teacher, Teachers
 from tfopt.stages.equalize import Equalize
+from tfopt.stages.exclude import First, Last
 from tfopt.stages.importance import L1, BatchNormScale, Taylor
 from tfopt.stages.objectives import AttentionScores, AttentionTransfer, Features, Logits, Objective
 from tfopt.stages.one_shot import OneShotPrune
@@ -16,7 +17,6 @@ from tfopt.stages.patterns import Block, NofM, Unstructured
 from tfopt.stages.prune import AtOnce, Polynomial, Prune
 from tfopt.stages.quantize import Quantize
 from tfopt.stages.shrink import Shrink
-from tfopt.stages.sparsify import First, Last
 
 __all__ = [
     "Adam",

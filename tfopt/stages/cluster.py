@@ -1,16 +1,17 @@
 """Weight sharing: each kernel is made of a few values only (Han et al. 2015)."""
 
-import fnmatch
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, RunError, bounded, having, nearest, spec
+from tfopt.config import ConfigError, RunError, bounded, having, spec
 from tfopt.facts import Facts, Kernel, channels, kernel_variables, measure
 from tfopt.graph import rebuilt
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.base import Stage
 from tfopt.stages.centroids import KMeansPlusPlus, shared
+from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
 from tfopt.stages.hold import hold, is_shared, is_sparse
 
 _LOG = logging.getLogger(__name__)
@@ -26,10 +27,10 @@ class Cluster(Stage):
     of them and stays. Which weight has which value is decided before the first step; a step
     moves a value by the mean over its weights (Han et al. 2015, "Deep Compression"), which is
     little: hence a learning rate above that of other stages. Kernels with fewer than two
-    weights for each value, and layers whose name matches a pattern in `exclude`, are left as
-    they are: there is little to share. Prune before: a pruned kernel of shared values has 0 as
-    one value more. A stage of 0 epochs measures the statistics of BatchNormalization anew,
-    which at 8 clusters gives 61.2% instead of 48.3% on the model below.
+    weights for each value, and layers in `exclude` (as in Prune), are left as they are: there
+    is little to share. Prune before: a pruned kernel of shared values has 0 as one value more.
+    A stage of 0 epochs measures the statistics of BatchNormalization anew, which at 8 clusters
+    gives 61.2% instead of 48.3% on the model below.
 
     tfmot's `cluster_weights` has the same initialisations and isn't used. It leaves the model
     that it is given broken, fails on 1x1 convolutions with quantization-aware training, and
@@ -43,36 +44,32 @@ class Cluster(Stage):
     clusters: int = bounded(16, least=2)
     initialization: Any = having("centroids", KMeansPlusPlus)
     per_channel: bool = False
-    exclude: tuple[str, ...] = ()
+    exclude: tuple[Any, ...] = ()
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Yield what is impossible."""
+        yield from Stage.rules(self)
+        yield from exclude_rules(self)
 
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return a copy of `model` whose kernels share values and go on doing so in training."""
         del steps
-        names = [layer.name for layer in model.layers]
-        for pattern in self.exclude:
-            if not fnmatch.filter(names, pattern):
-                raise ConfigError(
-                    f"stage {self.name!r}, exclude: expected names or patterns of layers, "
-                    f"received {pattern!r}; {nearest(pattern, names)}"
-                )
-        wanted = {
-            f"{kernel.layer}/{kernel.name}": kernel
-            for kernel in measure(model).kernels
-            if not self._excludes(kernel)
-        }
-        if not any(map(self._covers, wanted.values())):
-            largest = max(map(self._shared_by, wanted.values()), default=0)
+        clustered = rebuilt(model)
+        kernels = measure(clustered).kernels
+        check_exclude(self, kernels)
+        covered = {f"{kernel.layer}/{kernel.name}": kernel for kernel in self._covered(kernels)}
+        if not covered:
             raise ConfigError(
                 f"stage {self.name!r}: expected a kernel with at least 2 weights for each of "
-                f"{self.clusters} clusters, received at most {largest} weights; ask for fewer "
+                f"{self.clusters} clusters, received {len(kernels)} kernels of at most "
+                f"{max(map(self._shared_by, kernels), default=0)} weights; ask for fewer "
                 "clusters, shorten exclude, or set per_channel=False."
             )
-        clustered = rebuilt(model)
-        for name, variable in kernel_variables(clustered).items():
-            if name in wanted and self._covers(wanted[name]):
-                variable.assign(self._values(variable.numpy(), wanted[name]))
-            elif name in wanted:
-                _LOG.info("stage %s: %s is too small to share values.", self.name, name)
+        variables = kernel_variables(clustered)
+        for name, kernel in covered.items():
+            variables[name].assign(self._values(variables[name].numpy(), kernel))
+        left = sorted(variables.keys() - covered.keys())
+        _LOG.info("stage %s leaves as they are: %s.", self.name, ", ".join(left) or "none")
         # Here, since the pipeline leaves a stage alone that comes first.
         hold(clustered)
         if not self.epochs:
@@ -82,7 +79,7 @@ class Cluster(Stage):
     def check(self, before: Facts, after: Facts) -> None:
         """Raise RunError where a kernel has more values than clusters."""
         del before
-        for kernel in filter(self._covers, after.kernels):
+        for kernel in self._covered(after.kernels):
             found = kernel.distinct if self.per_channel else kernel.distinct_total
             if found > self.clusters:
                 raise RunError(
@@ -97,11 +94,13 @@ class Cluster(Stage):
         found = shared(columns, self.clusters, self.initialization, sparse=sparse)
         return found.reshape(kernel.shape)
 
-    def _covers(self, kernel: Kernel) -> bool:
-        return not self._excludes(kernel) and is_shared(self.clusters, self._shared_by(kernel))
-
-    def _excludes(self, kernel: Kernel) -> bool:
-        return any(fnmatch.fnmatchcase(kernel.layer, pattern) for pattern in self.exclude)
+    def _covered(self, kernels: Sequence[Kernel]) -> list[Kernel]:
+        left = excluded(self, kernels)
+        return [
+            kernel
+            for kernel in kernels
+            if kernel.layer not in left and is_shared(self.clusters, self._shared_by(kernel))
+        ]
 
     def _shared_by(self, kernel: Kernel) -> int:
         """Return the number of weights that share one set of values."""

@@ -1,36 +1,18 @@
 """What all ways of pruning share: how much, in which pattern, from which layers."""
 
-import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, RunError, bounded, having, nearest, spec
+from tfopt.config import ConfigError, RunError, bounded, having, spec
 from tfopt.facts import Facts, Kernel, kernel_variables, measure
 from tfopt.stages.allocation import Uniform, allocate
 from tfopt.stages.base import Stage
+from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
 from tfopt.stages.hold import is_sparse
 from tfopt.stages.patterns import Unstructured, folded, losing, most
 
 _POINT = 0.01
-
-
-@spec
-class First:
-    """The layer with the first kernel in the order of computation."""
-
-    def finds(self, kernels: Sequence[Kernel]) -> set[str]:
-        """Return the names of the layers that are meant."""
-        return {kernel.layer for kernel in kernels[:1]}
-
-
-@spec
-class Last:
-    """The layer with the last kernel in the order of computation."""
-
-    def finds(self, kernels: Sequence[Kernel]) -> set[str]:
-        """Return the names of the layers that are meant."""
-        return {kernel.layer for kernel in kernels[-1:]}
 
 
 @spec
@@ -56,8 +38,7 @@ class Sparsify(Stage):
         yield from Stage.rules(self)
         if not self.sparsity and not self.pattern.fixed:
             yield "sparsity", "a number above 0, as only an N:M pattern has one of its own"
-        if not all(isinstance(e, str) or hasattr(e, "finds") for e in self.exclude):
-            yield "exclude", "names or patterns of layers, First() or Last()"
+        yield from exclude_rules(self)
 
     def zeros(self, model: "keras.Model", samples: Any) -> dict[Kernel, int]:
         """Return how many zeros each kernel shall have; raise ConfigError if that can't be."""
@@ -95,7 +76,7 @@ class Sparsify(Stage):
             )
 
     def _prunable(self, model: "keras.Model", facts: Facts) -> list[Kernel]:
-        self._check_exclude(facts.kernels)
+        check_exclude(self, facts.kernels)
         kernels = self._covered(facts)
         if not kernels:
             raise ConfigError(
@@ -111,17 +92,8 @@ class Sparsify(Stage):
         return kernels
 
     def _covered(self, facts: Facts) -> list[Kernel]:
-        dense = set().union(*(_found(item, facts.kernels) for item in self.exclude))
+        dense = excluded(self, facts.kernels)
         return [k for k in facts.kernels if k.layer_type in self.prunes and k.layer not in dense]
-
-    def _check_exclude(self, kernels: Sequence[Kernel]) -> None:
-        names = [kernel.layer for kernel in kernels]
-        for item in self.exclude:
-            if not _found(item, kernels):
-                raise ConfigError(
-                    f"stage {self.name!r}, exclude: expected names or patterns of layers with a "
-                    f"kernel, received {item!r}; {nearest(item, names)}"
-                )
 
     def _most(self, kernel: Kernel) -> int:
         return most(self.pattern, kernel.shape, kernel.layer_type)
@@ -143,10 +115,3 @@ class Sparsify(Stage):
         height, width = self.pattern.tile
         rounding = 0.5 * height * width * len(facts.kernels)
         return _POINT + rounding / max(sum(kernel.size for kernel in facts.kernels), 1)
-
-
-def _found(item: Any, kernels: Sequence[Kernel]) -> set[str]:
-    """Return the layers that `item`, a name pattern or a role, means."""
-    if isinstance(item, str):
-        return set(fnmatch.filter([kernel.layer for kernel in kernels], item))
-    return item.finds(kernels)
