@@ -87,6 +87,8 @@ shrink = Shrink(
 )
 experiment.stages[1:1] = [distill, shrink, one_shot]
 experiment.stages[4].allocation = Sensitivity(batches=2)
+cluster = Cluster(clusters=8, learning_rate=0.02, optimizer=SGD(), average=EMA())
+experiment.stages.insert(-1, cluster)
 for stage in experiment.stages:
     stage.epochs = 1
 experiment.data, experiment.min_agreement = NoisyDigits(), 0.0
