@@ -44,6 +44,7 @@ class Shrink(Stage):
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield what is impossible."""
+        yield from Stage.rules(self)
         if bool(self.params) == bool(self.macs):
             yield "params", f"one of params and macs to be 0 and one not (macs is {self.macs:g})"
         elif self._asked == 1:
