@@ -3,7 +3,6 @@
 A process of its own, since a process can have only one strategy.
 """
 
-import dataclasses
 import json
 import sys
 import tempfile
@@ -88,6 +87,8 @@ shrink = Shrink(
 )
 experiment.stages[1:1] = [distill, shrink, one_shot]
 experiment.stages[4].allocation = Sensitivity(batches=2)
+cluster = Cluster(clusters=8, learning_rate=0.02, optimizer=SGD(), average=EMA())
+experiment.stages.insert(-1, cluster)
 for stage in experiment.stages:
     stage.epochs = 1
 experiment.data, experiment.min_agreement = NoisyDigits(), 0.0
@@ -95,8 +96,6 @@ as_it_is = training._synchronise_statistics
 if replicas == 1:
     training._synchronise_statistics = without_fused_kernel
 found = {"same_kernels": results(experiment)}
-cluster = Cluster(clusters=8, learning_rate=0.02, optimizer=SGD(), average=EMA())
-found["cluster"] = results(dataclasses.replace(experiment, stages=[experiment.stages[0], cluster]))
 training._synchronise_statistics = as_it_is
 experiment.stages = [experiment.stages[0], Equalize(), CorrectBias()]
 found["as_it_is"] = results(experiment)

@@ -29,6 +29,7 @@ class CorrectBias(Stage):
 
     def rules(self) -> Any:
         """Yield what is impossible."""
+        yield from Stage.rules(self)
         if self.bits not in (4, 8):
             yield "bits", "4 or 8"
 
