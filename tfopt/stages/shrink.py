@@ -50,7 +50,6 @@ class Shrink(Stage):
             yield "params", f"one of params and macs to be 0 and one not (macs is {self.macs:g})"
         elif self._asked == 1:
             yield self._what, "a share below 1 or a number above 1"
-        yield from exclude_rules(self)
 
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return a smaller model, or raise ConfigError with the least that is possible."""
