@@ -20,16 +20,16 @@ def linear(model: "keras.Model") -> dict[str, Any]:
     }
 
 
-def by_output(layer: Any, factors: np.ndarray) -> np.ndarray:
-    """Return a factor for each output channel of `layer` in the shape that its kernel takes."""
+def by_output(layer: Any, values: np.ndarray) -> np.ndarray:
+    """Return a value for each output channel of `layer` in the shape that its kernel takes."""
     if "depthwise" in type(layer).__name__.lower():
-        return factors.reshape(-1, layer.depth_multiplier)
-    return factors[:, None] if type(layer).__name__ == "Conv2DTranspose" else factors
+        return values.reshape(-1, layer.depth_multiplier)
+    return values[:, None] if type(layer).__name__ == "Conv2DTranspose" else values
 
 
-def by_input(layer: Any, factors: np.ndarray) -> np.ndarray:
-    """Return a factor for each input channel of `layer` in the shape that its kernel takes."""
-    return factors if type(layer).__name__ == "Conv2DTranspose" else factors[:, None]
+def by_input(layer: Any, values: np.ndarray) -> np.ndarray:
+    """Return a value for each input channel of `layer` in the shape that its kernel takes."""
+    return values if type(layer).__name__ == "Conv2DTranspose" else values[:, None]
 
 
 def output_rows(layer: Any, kernel: np.ndarray) -> np.ndarray:
@@ -68,7 +68,8 @@ def folded(model: "keras.Model") -> "keras.Model":
         kernel, *bias = layer.get_weights()
         bias = bias[0] if bias else np.zeros(layer.output_shape[-1], kernel.dtype)
         if name in norms:
-            kernel, bias = _scaled(layer, kernel, bias, norms[name])
+            scale, offset = factors(norms[name])
+            kernel, bias = kernel * by_output(layer, scale), bias * scale + offset
         made.get_layer(name).set_weights([kernel, bias])
     return made
 
@@ -87,9 +88,9 @@ def _norms(model: Any) -> dict[str, Any]:
     return found
 
 
-def _scaled(layer: Any, kernel: np.ndarray, bias: np.ndarray, norm: Any) -> tuple:
-    mean, variance = norm.moving_mean.numpy(), norm.moving_variance.numpy()
-    factors = 1 / np.sqrt(variance + norm.epsilon)
-    factors = factors * norm.gamma.numpy() if norm.scale else factors
-    shift = norm.beta.numpy() if norm.center else 0.0
-    return kernel * by_output(layer, factors), (bias - mean) * factors + shift
+def factors(norm: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return by channel what BatchNormalization `norm` multiplies and then adds, in inference."""
+    scale = 1 / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+    scale = scale if norm.gamma is None else scale * norm.gamma.numpy()
+    offset = -norm.moving_mean.numpy() * scale
+    return scale, offset if norm.beta is None else offset + norm.beta.numpy()

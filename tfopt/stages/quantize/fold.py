@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tfopt.compat import keras
 from tfopt.graph import consumers, copied, producers, rebuilt
 from tfopt.rounding import Remark, Rounded
+from tfopt.stages.fold import by_output, factors
 from tfopt.stages.quantize.composite import affine
 
 
@@ -32,7 +31,7 @@ def folded(model: "keras.Model") -> "keras.Model":
         (source,) = before[layer.name][:1]
         if isinstance(source, Rounded) and norm_of(source) is layer:
             return lambda x, **_: x
-        scale, offset = _factors(layer)
+        scale, offset = factors(layer)
         return lambda x, **_: affine(x, scale, offset, layer.name, trainable=True)
 
     return rebuilt(model, replace)
@@ -43,9 +42,9 @@ def _plain(rounded: Rounded, norm: Any) -> Callable:
     kernel, bias = rounded.rounded().numpy(), rounded.layer.bias
     values = [kernel] if bias is None else [kernel, bias.numpy()]
     if norm is not None:
-        scale, offset = _factors(norm)
+        scale, offset = factors(norm)
         values = [
-            _by_channel(kernel, scale, rounded.layer),
+            kernel * by_output(rounded.layer, scale),
             offset + scale * (0 if bias is None else bias.numpy()),
         ]
     made = type(rounded.layer).from_config({**config, "use_bias": len(values) == 2})
@@ -60,19 +59,3 @@ def _plain(rounded: Rounded, norm: Any) -> Callable:
 
 def _is_norm(layer: Any) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
-
-
-def _factors(norm: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return by channel what `norm` multiplies and then adds at inference."""
-    scale = 1 / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
-    scale = scale if norm.gamma is None else scale * norm.gamma.numpy()
-    offset = -norm.moving_mean.numpy() * scale
-    return scale, offset if norm.beta is None else offset + norm.beta.numpy()
-
-
-def _by_channel(kernel: np.ndarray, scale: np.ndarray, layer: Any) -> np.ndarray:
-    if isinstance(layer, keras.layers.Conv2DTranspose):
-        return kernel * scale[:, None]
-    if isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
-        return kernel * scale.reshape(kernel.shape[-2:])
-    return kernel * scale
