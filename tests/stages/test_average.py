@@ -104,7 +104,7 @@ def test_zeros_and_shared_values_outlive_it(stage):
     made = check_stage(stage, model)
     for kernel, there in zip(measure(made).kernels[:2], before.kernels, strict=False):
         assert kernel.zeros == there.zeros
-        assert kernel.distinct_total <= 5
+        assert kernel.distinct <= 5
 
 
 def test_the_last_zeros_of_pruning_are_those_of_the_average():
