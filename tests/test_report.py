@@ -68,9 +68,10 @@ FACTS = {
     "sparsity": 0.0,
 }
 PRUNED = {**FACTS, "kernels": [{**FACTS["kernels"][0], "zeros": 216, "distinct": 10}]}
+FLOAT = {"lstm": "TFLite has no int8 kernel for it"}
 STAGES = [
-    {"name": "train", "seconds": 12.3, "before": FACTS, "after": FACTS, "history": []},
-    {"name": "prune", "seconds": 4.0, "before": FACTS, "after": PRUNED, "history": []},
+    {"name": "train", "seconds": 12.3, "before": FACTS, "after": FACTS, "left_float": {}},
+    {"name": "prune", "seconds": 4.0, "before": FACTS, "after": PRUNED, "left_float": FLOAT},
 ]
 
 DATA = {
@@ -119,6 +120,7 @@ def test_markdown_is_whole(workdir):
     assert "| prune_int8 | 97.78% | 99.44% | 79,488 | 31,002 | 75.00% | 7/8 |" in text
     assert "| conv | CONV_2D | 8×3×3×4 | int8 | 216 | 288 | 75.00% | 11 (40) |" in text
     assert "### prune, 4 s" in text
+    assert "- `lstm` stays float: TFLite has no int8 kernel for it." in text
     assert "| multiply-accumulates | 18,432 | 18,432 |" in text
     assert "| 0.00%, 36 (3×3×4×8) | 75.00%, 10 (3×3×4×8) |" in text
     assert "Stayed float: SOFTMAX probabilities." in text

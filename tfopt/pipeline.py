@@ -151,6 +151,9 @@ class _Run:
 
     def train(self, index: int, stage: Stage) -> None:
         """Train one stage, check what it delivered, and save its model."""
+        # Deferred, since its classes are Keras's: a refused run shall not wait for TensorFlow.
+        from tfopt.rounding import left_float
+
         _LOG.info("stage %s: %d epochs.", stage.name, stage.epochs)
         folder, earlier = self.workdir / stage.name, self.experiment.stages[:index]
         keras.backend.clear_session()
@@ -186,6 +189,7 @@ class _Run:
             "seconds": preparing + sum(epoch["seconds"] for epoch in history),
             "before": before.to_json(),
             "after": after.to_json(),
+            "left_float": left_float(finished),
             "history": history,
         }
         write_atomically(folder / "stage.json", json.dumps(facts, indent=2))

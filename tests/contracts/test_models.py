@@ -7,7 +7,7 @@ from tfopt.models import PRESETS
 from tfopt.testing import check_model
 
 # The others take one to many minutes each; tests/models/test_blocks.py covers their blocks.
-FAST = {"mlp", "small_cnn", "resnet8", "ds_cnn_s"}
+FAST = {"mlp", "small_cnn", "resnet8"}
 SHAPES = {"resnet50_transfer": (32, 32, 3)}
 
 
