@@ -156,6 +156,8 @@ class _Run:
 
         _LOG.info("stage %s: %d epochs.", stage.name, stage.epochs)
         folder, earlier = self.workdir / stage.name, self.experiment.stages[:index]
+        # A model that was loaded has been trained, and one that was built has zeros by chance.
+        holds = bool(earlier) or hasattr(self.experiment.model, "load")
         keras.backend.clear_session()
         # By stage and not once: a resumed run must draw what an uninterrupted one draws.
         keras.utils.set_random_seed(self.experiment.seed + index)
@@ -170,7 +172,7 @@ class _Run:
                 distill.loaded(stage.teachers, self._load),
                 self.splits,
                 first_epoch=sum(other.epochs for other in earlier),
-                holds=bool(earlier),
+                holds=holds,
                 log_dir=self.workdir / "tensorboard" / stage.name,
                 checkpoint_dir=folder / "epochs",
                 logits_dir=self.workdir / "teachers",
@@ -180,7 +182,7 @@ class _Run:
                 recompute_statistics(finished, self.splits.samples)
         after = measure(finished)
         stage.check(before, after)
-        if earlier:
+        if holds:
             check_held(stage.name, before, after, scaled=stage.quantizes)
         save_model(finished, folder / "model.h5")
         facts = {

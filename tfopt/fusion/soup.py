@@ -21,7 +21,7 @@ class UniformSoup:
     what lies between two models of different starts is no good model. `data` is any source of
     data: BatchNormalization statistics are no mean of means, and are measured on its train
     split, in batches of `batch_size`; without such layers it isn't needed. Zeros stay where all
-    models have them, and through training after a first stage of 0 epochs.
+    models have them.
     """
 
     models: tuple[Any, ...]
