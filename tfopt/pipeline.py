@@ -28,9 +28,9 @@ from tfopt.stages.average import recompute_statistics
 from tfopt.stages.hold import check_held
 from tfopt.stages.train import train
 from tfopt.strategy import choose
+from tfopt.workdir import check_workdir, claim
 
 _LOG = logging.getLogger(__name__)
-_IDENTITY = "experiment.json"
 
 
 def run(experiment: Experiment, workdir: Path) -> list[dict]:
@@ -43,7 +43,7 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
     experiment.validate()
     workdir = workdir.expanduser().absolute()
     with full_disk_is_an_error(workdir):
-        _check_workdir(workdir, experiment)
+        check_workdir(workdir, experiment)
         strategy = choose(experiment.strategy, experiment.replicas)
         experiment.check_replicas(strategy.num_replicas_in_sync)
         if experiment.deterministic:
@@ -53,7 +53,7 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
         if not this.is_finished(experiment.stages[0]):
             this.rehearse()
         # Not earlier: a run that was refused shall leave the folder free for the corrected one.
-        write_atomically(workdir / _IDENTITY, json.dumps(experiment.to_json(), indent=2))
+        claim(workdir, experiment)
         rows = []
         for index, stage in enumerate(experiment.stages):
             if not this.is_finished(stage):
@@ -63,42 +63,6 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
             rows += this.prove(stage)
         report.write(rows, this.facts(), experiment.to_json(), asdict(splits.spec), workdir)
     return rows
-
-
-def _check_workdir(workdir: Path, experiment: Experiment) -> None:
-    """Raise ConfigError where `workdir` can't be used or holds another experiment."""
-    path, mine = workdir / _IDENTITY, experiment.to_json()
-    if path.exists():
-        # These change no training: a finished run is proven again, where it must be.
-        free = {name: mine[name] for name in ("min_agreement", "variants")}
-        theirs = {**json.loads(path.read_text()), **free}
-        differing = _difference(theirs, mine)
-        if differing:
-            name, theirs, ours = differing
-            raise ConfigError(
-                f"workdir {workdir}: expected a new folder or one of this experiment, received "
-                f"one whose {name} is {theirs!r} (here {ours!r}); choose another --workdir."
-            )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"workdir {workdir}: expected a folder that can be written, received {error}; "
-            "choose another --workdir."
-        ) from error
-
-
-def _difference(theirs: Any, ours: Any, at: str = "config") -> tuple | None:
-    """Return path and both values of the first place where two JSON trees differ."""
-    if type(theirs) is not type(ours) or not isinstance(ours, (dict, list)):
-        return None if theirs == ours else (at, theirs, ours)
-    if isinstance(ours, dict):
-        pairs = [(f"{at}.{k}", theirs.get(k), ours.get(k)) for k in {**theirs, **ours}]
-    elif len(theirs) != len(ours):
-        return f"number of {at.split('.')[-1]}", len(theirs), len(ours)
-    else:
-        pairs = [(f"{at}[{i}]", *pair) for i, pair in enumerate(zip(theirs, ours, strict=True))]
-    return next(filter(None, (_difference(a, b, name) for name, a, b in pairs)), None)
 
 
 def _reloaded(model: "keras.Model") -> "keras.Model":
