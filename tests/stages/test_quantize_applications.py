@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from tfopt import flatbuffer
+from tfopt.checkpoint import reloaded
 from tfopt.compat import keras
-from tfopt.data import Spec
+from tfopt.data import Normalisation, from_arrays
 from tfopt.export import Artifact, Int8
 from tfopt.rounding import left_float
 from tfopt.runner import Runner
 from tfopt.stages import Quantize
-from tfopt.testing import check_stage
+from tfopt.stages.train import train
 
-SPEC = Spec(shape=(32, 32, 3), class_names=("a", "b", "c", "d"), train_size=16)
 APPLICATIONS = {
     "MobileNetV3Small": {"alpha": 0.35},
     "EfficientNetB0": {},
@@ -23,7 +23,7 @@ APPLICATIONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_trains_is_int8_throughout_and_agrees_with_its_artifact(name):
+def test_trains_is_int8_throughout_and_agrees_with_its_artifact(name, tmp_path):
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     inputs = keras.Input((32, 32, 3), name="input")
@@ -34,14 +34,32 @@ def test_trains_is_int8_throughout_and_agrees_with_its_artifact(name):
         classifier_activation=None,
         **APPLICATIONS[name],
     )
-    examples = np.random.default_rng(0).uniform(0, 255, (32, 32, 32, 3)).astype(np.float32)
-    for _ in range(30):  # lets BatchNormalization know its inputs
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), np.uint8)
+    pair = images, np.arange(32) % 4
+    splits = from_arrays(
+        train=pair,
+        test=pair,
+        validation=pair,
+        class_names=tuple("abcd"),
+        batch_size=16,
+        normalisation=Normalisation(mean=(0.0,), std=(1.0,)),  # it is inside of these models
+    )
+    examples = images.astype(np.float32)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.5  # 0.999, as some have it, would know nothing after 30 batches
+    for _ in range(30):
         model(examples, training=True)
-    finished = check_stage(Quantize(learning_rate=1e-5), model, spec=SPEC)
+    stage = Quantize(learning_rate=1e-5)
+    made = stage.prepare(model, splits.steps_per_epoch, splits.samples)
+    places = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
+    train(stage, made, [], splits, first_epoch=0, holds=True, **places)
+    finished = reloaded(stage.finish(made))
     assert left_float(finished) == {}
     content = Int8().convert(finished, examples)
-    graph = flatbuffer.read(content)
-    assert graph.with_precision("float") == []
+    assert flatbuffer.read(content).with_precision("float") == []
     run = Runner(Artifact(stage="quantize", variant="int8", content=content), threads=1)
     expected = finished(examples, training=False).numpy()
-    assert np.abs(run(examples) - expected).mean() < 0.1 * expected.std()
+    assert expected.std() > 0
+    # Keras doesn't round what TFLite's pools average, which are many in squeeze and excite.
+    assert np.abs(run(examples) - expected).mean() < 0.2 * expected.std()
