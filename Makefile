@@ -6,7 +6,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .PHONY: demo test slow lint benchmark clean
 
 demo: $(VENV)/installed ## the main job on the embedded data set
-	$(BIN)/tfopt --config=configs/digits.py --workdir=runs/digits
+	$(BIN)/tfopt --config=digits --workdir=runs/digits
 
 test: $(VENV)/installed-dev ## the default test suite
 	$(BIN)/python -m pytest

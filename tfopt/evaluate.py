@@ -95,8 +95,8 @@ def measure(
         raise ArtifactError(
             f"artifact {artifact.name!r}: expected agreement with the Keras model of at least "
             f"{min_agreement:.1%}, measured {same.mean():.1%}; "
-            f"{_parting(artifact, model, test)} Repair that layer, or lower "
-            "config.min_agreement: the same command goes on without training again."
+            f"{_parting(artifact, model, test)}, or lower config.min_agreement: the same command "
+            "goes on without training again."
         )
     graph = flatbuffer.read(artifact.content)
     kernels, stayed = graph.kernels(), graph.with_precision("float")
@@ -160,6 +160,11 @@ def _parting(artifact: Artifact, model: "keras.Model", test: Any) -> str:
     parted = [(layer, error) for layer, error in errors.items() if not error <= _PARTED]
     if parted:
         layer, error = parted[0]
-        return f"they part at layer {layer!r}, whose output is off by {error:.0%}."
+        return (
+            f"they part at layer {layer!r}, whose output is off by {error:.0%}; repair that layer"
+        )
     layer, error = max(errors.items(), key=lambda item: item[1])
-    return f"they part at no single layer: the error grows to {error:.0%} at {layer!r}."
+    return (
+        f"no single layer is wrong, errors grow to {error:.0%} at {layer!r}, so these examples "
+        "are near ties; train for longer"
+    )
