@@ -64,6 +64,7 @@ class Quantize(Stage):
 
     def rules(self) -> Any:
         """Yield what is impossible."""
+        yield from Stage.rules(self)
         yield from _two_widths("weights", self.weights, 4, 8)
         yield from _two_widths("activations", self.activations, 8, 16)
         others = {self.weights, *(each.bits() for each in self.layers)} - {8}
