@@ -125,3 +125,9 @@ def test_check_raises_beyond_a_point():
         Prune(sparsity=reached + 0.03).check(dense, facts)
     with pytest.raises(RunError, match="expected sparsity 0.484 over all kernels, measured 0.000"):
         Prune(sparsity=0, pattern=NofM()).check(dense, dense)
+
+
+def test_blocks_too_large_for_the_sparsity_are_refused_with_what_they_give():
+    stage = Prune(sparsity=0.9, pattern=Block(height=64, width=64))
+    with pytest.raises(ConfigError, match=r"received 0\.9; 0\.\d+ is what they give"):
+        stage.prepare(model(), 10, None)

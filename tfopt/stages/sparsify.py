@@ -111,7 +111,5 @@ class Sparsify(Stage):
         return reached
 
     def _tolerance(self, facts: Facts) -> float:
-        # Half a unit per kernel on top: a kernel can't be closer.
-        height, width = self.pattern.tile
-        rounding = 0.5 * height * width * len(facts.kernels)
-        return _POINT + rounding / max(sum(kernel.size for kernel in facts.kernels), 1)
+        # A weight on top: a model of few can't be closer. A large block is no excuse.
+        return _POINT + 1 / max(sum(kernel.size for kernel in facts.kernels), 1)
