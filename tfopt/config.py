@@ -7,6 +7,7 @@ tree after both.
 
 import dataclasses
 import difflib
+import fnmatch
 import functools
 import math
 import sys
@@ -38,6 +39,16 @@ def nearest(name: str, names: typing.Iterable[str]) -> str:
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(names) or 'none'}."
+
+
+def check_patterns(at: str, patterns: typing.Iterable[str], names: list[str]) -> None:
+    """Raise ConfigError, naming the place `at`, for a pattern that none of the layers has."""
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ConfigError(
+                f"{at}: expected names or patterns of layers, received {pattern!r}; "
+                f"{nearest(pattern, names)}"
+            )
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfopt import flatbuffer
 from tfopt.compat import keras, tf, tflite_convert, tflite_schema
-from tfopt.config import ConfigError, bounded, having, nearest, spec
+from tfopt.config import ConfigError, bounded, check_patterns, having, spec
 from tfopt.export.calibration import MinMax, ranges
 from tfopt.facts import activation_bits, is_quantized
 from tfopt.packing import packed
@@ -214,12 +214,7 @@ def chosen(variant: str, examples: np.ndarray, count: int) -> np.ndarray:
 def check_exclude(variant: str, exclude: tuple[str, ...], model: "keras.Model") -> None:
     """Raise ConfigError for a pattern in `exclude` that is none of `model`'s layers."""
     names = [layer.name for layer in model.layers]
-    for pattern in exclude:
-        if not fnmatch.filter(names, pattern):
-            raise ConfigError(
-                f"variant {variant!r}, exclude: expected names or patterns of layers, "
-                f"received {pattern!r}; {nearest(pattern, names)}"
-            )
+    check_patterns(f"variant {variant!r}, exclude", exclude, names)
 
 
 def excluded(content: bytes, exclude: tuple[str, ...], model: "keras.Model") -> set[str]:

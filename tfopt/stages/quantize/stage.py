@@ -5,7 +5,7 @@ import logging
 from typing import Any, ClassVar
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, bounded, nearest, spec
+from tfopt.config import bounded, check_patterns, spec
 from tfopt.stages.base import Stage
 
 _LOG = logging.getLogger(__name__)
@@ -100,12 +100,8 @@ class Quantize(Stage):
 
     def _check_names(self, model: "keras.Model") -> None:
         names = [layer.name for layer in model._flatten_layers(include_self=False)]
-        for pattern in (pattern for each in self.layers for pattern in each.layers):
-            if not fnmatch.filter(names, pattern):
-                raise ConfigError(
-                    f"stage {self.name!r}, layers: expected names or patterns of layers, "
-                    f"received {pattern!r}; {nearest(pattern, names)}"
-                )
+        patterns = (pattern for each in self.layers for pattern in each.layers)
+        check_patterns(f"stage {self.name!r}, layers", patterns, names)
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
