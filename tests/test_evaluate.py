@@ -60,7 +60,7 @@ def artifacts(model):
         variant.name: export.Artifact(
             stage="train", variant=variant.name, content=variant.convert(model, EXAMPLES)
         )
-        for variant in export.sensible(quantized=False)
+        for variant in export.sensible()
     }
 
 

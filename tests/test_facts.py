@@ -46,3 +46,21 @@ def test_wrappers_change_no_fact(stage):
 
 def test_no_kernels_have_no_zeros():
     assert sparsity(()) == 0.0
+
+
+def recurrent_and_attention():
+    inputs = keras.Input((6, 8), name="input")
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
+    x = keras.layers.Bidirectional(keras.layers.LSTM(3), name="both")(x)
+    return keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+
+
+def test_each_kernel_inside_a_layer_has_a_name_of_its_own_that_a_copy_shares():
+    made, twice = recurrent_and_attention(), recurrent_and_attention()
+    names = [f"attention/{part}/kernel" for part in ("query", "key", "value", "attention_output")]
+    for way in ("forward", "backward"):
+        names += [f"both/{way}_lstm/lstm_cell/{name}" for name in ("kernel", "recurrent_kernel")]
+    assert [kernel.key for kernel in measure(made).kernels] == [*names, "logits/kernel"]
+    assert list(kernel_variables(twice)) == [*names, "logits/kernel"]
+    sizes = [kernel.size for kernel in measure(made).kernels]
+    assert sizes == [value.numpy().size for value in kernel_variables(made).values()]

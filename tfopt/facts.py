@@ -4,6 +4,8 @@ Stages compare facts from before and after; nobody trusts a flag that says what 
 """
 
 import math
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +21,7 @@ KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel",
 class Kernel:
     """One weight matrix of a layer, whatever wrapper the layer is in.
 
+    `name` tells it from the others of the layer, such as "kernel" or "query/kernel";
     `distinct` is the largest number of distinct values in one output channel,
     `distinct_total` that of the whole matrix.
     """
@@ -30,6 +33,11 @@ class Kernel:
     zeros: int
     distinct: int
     distinct_total: int
+
+    @property
+    def key(self) -> str:
+        """The name in `kernel_variables`: `layer/name`."""
+        return f"{self.layer}/{self.name}"
 
     @property
     def size(self) -> int:
@@ -75,20 +83,19 @@ def measure(model: "keras.Model") -> Facts:
     kernels, params, macs = [], 0, 0
     for layer, weights in _plain_layers(model):
         params += sum(math.prod(weight.shape) for weight in weights)
-        for weight in weights:
-            if weight_name(weight) in KERNELS:
-                values = np.asarray(weight.numpy())
-                kernel = Kernel(
-                    layer=getattr(layer, "layer", layer).name,
-                    layer_type=type(getattr(layer, "layer", layer)).__name__,
-                    name=weight_name(weight),
-                    shape=values.shape,
-                    zeros=int(values.size - np.count_nonzero(values)),
-                    distinct=_distinct(channels(values, weight_name(weight))),
-                    distinct_total=_distinct(values.reshape(-1, 1)),
-                )
-                kernels.append(kernel)
-                macs += positions(layer) * kernel.size
+        for name, weight in _kernels(layer, weights):
+            values = np.asarray(weight.numpy())
+            kernel = Kernel(
+                layer=unwrapped(layer).name,
+                layer_type=type(unwrapped(layer)).__name__,
+                name=name,
+                shape=values.shape,
+                zeros=int(values.size - np.count_nonzero(values)),
+                distinct=_distinct(channels(values, name)),
+                distinct_total=_distinct(values.reshape(-1, 1)),
+            )
+            kernels.append(kernel)
+            macs += positions(layer) * kernel.size
     return Facts(kernels=tuple(kernels), params=params, macs=macs)
 
 
@@ -97,7 +104,7 @@ def channels(kernel: np.ndarray, name: str) -> np.ndarray:
 
     `name` is the weight's own, such as "depthwise_kernel", or a path that ends in it.
     """
-    return kernel.reshape(-1, _channel_count(kernel.shape, name.split("/")[-1]))
+    return kernel.reshape(-1, _channel_count(kernel.shape, name))
 
 
 def is_quantized(model: "keras.Model") -> bool:
@@ -114,13 +121,22 @@ def activation_bits(model: "keras.Model") -> int:
 
 
 def kernel_variables(model: "keras.Model") -> dict[str, Any]:
-    """Return the kernel variable of each layer by `layer/weight`, through any wrapper."""
+    """Return the kernel variables of each layer by `Kernel.key`, through any wrapper."""
     return {
-        f"{getattr(layer, 'layer', layer).name}/{weight_name(weight)}": weight
+        f"{unwrapped(layer).name}/{name}": weight
         for layer, weights in _plain_layers(model)
-        for weight in weights
-        if weight_name(weight) in KERNELS
+        for name, weight in _kernels(layer, weights)
     }
+
+
+def unwrapped(layer: Any) -> Any:
+    """Return the layer that a stage has wrapped in `layer`, or `layer` itself."""
+    # Deferred, since it loads TensorFlow.
+    from tfopt.rounding import Rounded
+
+    # Keras has wrappers of its own, as Bidirectional, whose layer is a part of them.
+    wrapped = isinstance(layer, Rounded) or hasattr(layer, "pruning_vars")
+    return layer.layer if wrapped else layer
 
 
 def weight_name(weight: Any) -> str:
@@ -128,9 +144,26 @@ def weight_name(weight: Any) -> str:
     return weight.name.split("/")[-1].split(":")[0]
 
 
+def _kernels(layer: Any, weights: list) -> list[tuple[str, Any]]:
+    """Return the kernels among the `weights` of `layer` by names that no two of them share.
+
+    Those of the layers inside, as of attention, are named by what their paths don't share. The
+    numbers that Keras puts behind a name differ from one load to the next: those go.
+    """
+    kernels = [weight for weight in weights if weight_name(weight) in KERNELS]
+    paths = [re.sub(r"_\d+(?=/)", "", weight.name.split(":")[0]).split("/") for weight in kernels]
+    shared = len(os.path.commonprefix([path[:-1] for path in paths]))
+    names = ["/".join(path[shared:]) for path in paths]
+    again = [names[:index].count(name) for index, name in enumerate(names)]
+    return [
+        (f"{name}_{number}" if number else name, weight)
+        for name, number, weight in zip(names, again, kernels, strict=True)
+    ]
+
+
 def positions(layer: Any) -> int:
     """Return how often each weight of a kernel of `layer` is multiplied for one example."""
-    if type(getattr(layer, "layer", layer)).__name__ == "Embedding":
+    if type(unwrapped(layer)).__name__ == "Embedding":
         return 0
     return math.prod(layer.output_shape[1:-1])
 
@@ -144,15 +177,15 @@ def _plain_layers(model: "keras.Model") -> Iterator[tuple[Any, list]]:
     from tfopt.rounding import Range
 
     for layer in model.layers:
-        inner = getattr(layer, "layer", layer)
-        own = {id(weight): weight for weight in [*inner.weights, *layer.trainable_weights]}
+        weights = [*unwrapped(layer).weights, *layer.trainable_weights]
+        own = {id(weight): weight for weight in weights}
         if own and not isinstance(layer, Range):
             yield layer, list(own.values())
 
 
 def _channel_count(shape: tuple[int, ...], name: str) -> int:
     # A depthwise kernel makes each of its (channel, multiplier) pairs on its own.
-    return math.prod(shape[-2:] if name == "depthwise_kernel" else shape[-1:])
+    return math.prod(shape[-2:] if "depthwise_kernel" in name else shape[-1:])
 
 
 def _distinct(by_channel: np.ndarray) -> int:

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +20,11 @@ from tfopt.checkpoint import (
     write_atomically,
 )
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, Experiment, plain
-from tfopt.facts import measure
+from tfopt.config import ConfigError, Experiment, RunError, plain
+from tfopt.facts import Facts, activation_bits, measure
 from tfopt.stages import Stage, distill
-from tfopt.stages.average import recompute_statistics
+from tfopt.stages.carry_out import carry_out
 from tfopt.stages.hold import check_held
-from tfopt.stages.train import train
 from tfopt.strategy import choose
 from tfopt.workdir import check_workdir, claim
 
@@ -101,17 +99,34 @@ class _Run:
         model, models = _reloaded(model), {}
         samples = self.splits.samples.take(1)  # what they measure is of no use yet
         sources = [teacher.source for s in self.experiment.stages for teacher in s.teachers]
-        for stage in self.experiment.stages:
-            prepared = stage.prepare(model, self._steps(stage), samples)
+        for index, stage in enumerate(self.experiment.stages):
+            before = measure(model)
+            prepared = stage.prepare(model, stage.epochs * self.splits.steps_per_epoch, samples)
             if stage.teachers:
                 teachers = distill.loaded(stage.teachers, models.__getitem__)
                 distill.attached(stage.name, prepared, stage.teachers, teachers, self.splits)
-            model = stage.finish(prepared)
+            model = stage.rehearsed(prepared)
+            self._check_order(index, stage, before, measure(model))
             if (stage.name, None) in sources:
                 # A copy, since what a later stage wraps is wrapped in this model too.
                 models[stage.name] = _reloaded(model)
-            for variant in self.experiment.variants:
+            for variant in self.experiment.variants or export.sensible(activation_bits(model)):
                 variant.check(model)
+
+    def _check_order(self, index: int, stage: Stage, before: Facts, after: Facts) -> None:
+        try:
+            check_held(
+                stage.name,
+                before,
+                after,
+                trained=self._is_trained(index),
+                scaled=stage.quantizes,
+            )
+        except RunError as error:
+            raise ConfigError(
+                f"{error} It would do so after training, too: put it before the stages whose "
+                "work it loses, or leave it out."
+            ) from error
 
     def train(self, index: int, stage: Stage) -> None:
         """Train one stage, check what it delivered, and save its model."""
@@ -120,43 +135,31 @@ class _Run:
 
         _LOG.info("stage %s: %d epochs.", stage.name, stage.epochs)
         folder, earlier = self.workdir / stage.name, self.experiment.stages[:index]
-        # A model that was loaded has been trained, and one that was built has zeros by chance.
-        holds = bool(earlier) or hasattr(self.experiment.model, "load")
         keras.backend.clear_session()
         # By stage and not once: a resumed run must draw what an uninterrupted one draws.
         keras.utils.set_random_seed(self.experiment.seed + index)
         with self.strategy.scope():
             model = self._load(earlier[-1].name) if earlier else self._build()
-            before, began = measure(model), time.perf_counter()
-            prepared = stage.prepare(model, self._steps(stage), self.splits.samples)
-            preparing = time.perf_counter() - began
-            history = train(
+            delivered = carry_out(
                 stage,
-                prepared,
+                model,
                 distill.loaded(stage.teachers, self._load),
                 self.splits,
                 first_epoch=sum(other.epochs for other in earlier),
-                holds=holds,
+                trained=self._is_trained(index),
                 log_dir=self.workdir / "tensorboard" / stage.name,
                 checkpoint_dir=folder / "epochs",
                 logits_dir=self.workdir / "teachers",
             )
-            finished = stage.finish(prepared)
-            if stage.average:
-                recompute_statistics(finished, self.splits.samples)
-        after = measure(finished)
-        stage.check(before, after)
-        if holds:
-            check_held(stage.name, before, after, scaled=stage.quantizes)
-        save_model(finished, folder / "model.h5")
+        save_model(delivered.model, folder / "model.h5")
         facts = {
             "name": stage.name,
-            # Not the clock's difference: a resumed stage has trained in several processes.
-            "seconds": preparing + sum(epoch["seconds"] for epoch in history),
-            "before": before.to_json(),
-            "after": after.to_json(),
-            "left_float": left_float(finished),
-            "history": history,
+            "seconds": delivered.seconds,
+            "before": delivered.before.to_json(),
+            "after": delivered.after.to_json(),
+            "activation_bits": activation_bits(delivered.model),
+            "left_float": left_float(delivered.model),
+            "history": delivered.history,
         }
         write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
 
@@ -169,9 +172,8 @@ class _Run:
         """Export the stage's model in every variant and measure the bytes, each once."""
         path = self.workdir / stage.name / "rows.json"
         earlier = json.loads(path.read_text()) if path.exists() else []
-        variants = self.experiment.variants or export.sensible(
-            stage.quantizes, getattr(stage, "activations", 8)
-        )
+        facts = json.loads((self.workdir / stage.name / "stage.json").read_text())
+        variants = self.experiment.variants or export.sensible(facts["activation_bits"])
         # An earlier row holds for as long as its variant is the same and it reaches the limit.
         proven = {
             json.dumps(row["asked"]): row
@@ -216,11 +218,12 @@ class _Run:
         batches = self.splits.samples.take(wanted)
         return np.concatenate([examples.numpy() for examples, _ in batches])
 
+    def _is_trained(self, index: int) -> bool:
+        """Return whether the model that stage `index` gets comes from another stage or a file."""
+        return index > 0 or hasattr(self.experiment.model, "load")
+
     def _build(self) -> "keras.Model":
         return self.experiment.model(self.splits.spec)
 
     def _load(self, stage: str) -> "keras.Model":
         return load_model(self.workdir / stage / "model.h5")
-
-    def _steps(self, stage: Stage) -> int:
-        return stage.epochs * self.splits.steps_per_epoch

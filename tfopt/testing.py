@@ -14,12 +14,10 @@ from tfopt import evaluate, export
 from tfopt.checkpoint import load_model, save_model
 from tfopt.compat import keras
 from tfopt.data import Spec, Splits, from_arrays
-from tfopt.facts import measure
+from tfopt.facts import activation_bits, measure
 from tfopt.graph import rebuilt
 from tfopt.stages import AtOnce, Cluster, Prune, Quantize, Stage, distill
-from tfopt.stages.average import recompute_statistics
-from tfopt.stages.hold import check_held
-from tfopt.stages.train import train
+from tfopt.stages.carry_out import carry_out
 
 _SPEC = Spec(shape=(8, 8, 1), class_names=("a", "b", "c", "d"), train_size=16)
 _BATCH = 8
@@ -106,27 +104,20 @@ def check_stage(
     """
     keras.utils.set_random_seed(0)
     splits, model = _made_up(spec), model or _small(spec)
-    before = measure(model)
-    prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     teachers = distill.loaded(stage.teachers, lambda _: _small(spec))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        train(
+        finished = carry_out(
             stage,
-            prepared,
+            model,
             teachers,
             splits,
             first_epoch=0,
-            holds=True,
+            trained=True,
             log_dir=path / "log",
             checkpoint_dir=path / "epochs",
             logits_dir=path / "teachers",
-        )
-        finished = stage.finish(prepared)
-        if stage.average:
-            recompute_statistics(finished, splits.samples)
-        stage.check(before, measure(finished))
-        check_held(stage.name, before, measure(finished), scaled=stage.quantizes)
+        ).model
         save_model(finished, path / "model.h5")
         loaded = load_model(path / "model.h5")
     reference = evaluate.logits(finished, splits.test)
@@ -134,7 +125,7 @@ def check_stage(
     assert np.array_equal(reference[0], reloaded), (
         f"stage {stage.name!r}: reloads with other logits"
     )
-    (*_, variant) = export.sensible(stage.quantizes, getattr(stage, "activations", 8))
+    (*_, variant) = export.sensible(activation_bits(finished))
     check_variant(variant, loaded, spec=spec)
     return loaded
 

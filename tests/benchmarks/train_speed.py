@@ -115,7 +115,7 @@ def ours(stage: Stage, splits: Splits) -> list[float]:
         path = Path(folder)
         train(
             stage, prepared, teachers, splits,
-            first_epoch=0, holds=False, log_dir=path / "log",
+            first_epoch=0, trained=False, log_dir=path / "log",
             checkpoint_dir=path / "epochs", logits_dir=path / "teachers",
         )  # fmt: skip
     return stage.clock.times

@@ -61,14 +61,14 @@ def fingerprint(model):
 
 
 def test_sensible_variants_follow_the_model():
-    names = [variant.name for variant in export.sensible(quantized=False)]
+    names = [variant.name for variant in export.sensible()]
     assert names == ["float32", "float16", "dynamic", "int8"]
-    assert export.sensible(quantized=True) == [export.Int8(examples=200)]
-    taking = [v.name for v in export.sensible(quantized=False) if v.takes_quantized]
+    assert export.sensible(8) == [export.Int8(examples=200)]
+    taking = [v.name for v in export.sensible() if v.takes_quantized]
     assert taking == ["int8"]
 
 
-@pytest.mark.parametrize("variant", export.sensible(quantized=False), ids=lambda v: v.name)
+@pytest.mark.parametrize("variant", export.sensible(), ids=lambda v: v.name)
 def test_variant_stores_and_computes_in_its_type(model, variant):
     before = fingerprint(model), list(model.layers)
     content = variant.convert(model, EXAMPLES)
@@ -86,7 +86,7 @@ def test_variant_stores_and_computes_in_its_type(model, variant):
     assert (fingerprint(model), list(model.layers)) == before
 
 
-@pytest.mark.parametrize("variant", export.sensible(quantized=False), ids=lambda v: v.name)
+@pytest.mark.parametrize("variant", export.sensible(), ids=lambda v: v.name)
 def test_any_batch_runs_and_one_is_the_default(variant):
     content = variant.convert(small(reshape=True), EXAMPLES)
     interpreter = litert.Interpreter(model_content=content)
@@ -135,7 +135,7 @@ def test_quantization_aware_model_becomes_int8_with_its_own_ranges(qat, qat_int8
         assert variant.convert(qat, 1000 * EXAMPLES) == qat_int8
 
 
-@pytest.mark.parametrize("variant", export.sensible(quantized=False)[:3], ids=lambda v: v.name)
+@pytest.mark.parametrize("variant", export.sensible()[:3], ids=lambda v: v.name)
 def test_quantization_aware_model_becomes_nothing_else(qat, variant):
     with pytest.raises(ConfigError, match=f"variant '{variant.name}'.*use Int8"):
         variant.convert(qat, EXAMPLES)
@@ -197,7 +197,7 @@ def test_what_was_trained_with_activations_of_16_bits_becomes_that():
     content = export.Int16x8().convert(wide, EXAMPLES)
     assert [end["dtype"] for end in ends(content)] == [np.int16, np.int16]
     assert {kernel.dtype for kernel in flatbuffer.read(content).kernels()} == {"int8"}
-    assert export.sensible(True, activations=16) == [export.Int16x8()]
+    assert export.sensible(16) == [export.Int16x8()]
 
 
 def test_artifact_is_written_whole_under_its_name(tmp_path):

@@ -54,7 +54,7 @@ def test_equalized_logits_are_those_of_the_trained_model(finished):
 def test_other_variants_are_proven_without_training(finished, tmp_path, monkeypatch):
     experiment, workdir, rows = finished
     workdir = shutil.copytree(workdir, tmp_path / "again")
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline, "carry_out", None)
     measured, measure = [], pipeline.evaluate.measure
 
     def counted(artifact, **options):
@@ -84,7 +84,7 @@ def test_other_variants_are_proven_without_training(finished, tmp_path, monkeypa
 
 def test_a_variant_that_cannot_be_is_refused_before_training(finished, tmp_path, monkeypatch):
     experiment = finished[0]
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline, "carry_out", None)
     asked = {name: getattr(experiment, name) for name in ("name", "data", "model", "batch_size")}
     with pytest.raises(ConfigError, match="'int8_mixed', exclude.*received 'convolution'"):
         pipeline.run(

@@ -14,8 +14,9 @@ from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
 from tfopt.config import ConfigError, RunError
 from tfopt.data import Spec
+from tfopt.export import Float16
 from tfopt.models import Saved
-from tfopt.stages import Stage, Teacher
+from tfopt.stages import Cluster, Equalize, Prune, Stage, Teacher
 
 STAGES = ("train", "prune", "quantize")
 FLOAT = ("float32", "float16", "dynamic", "int8")
@@ -95,7 +96,7 @@ def test_tensorboard_has_a_run_per_stage_on_one_axis(tiny_run, stage, first):
 
 def test_the_same_command_again_trains_nothing(tiny_run, experiment, monkeypatch):
     rows, workdir, _ = tiny_run
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline, "carry_out", None)
     monkeypatch.setattr(pipeline.evaluate, "measure", None)
     left_by_a_kill = workdir / "prune" / "epochs" / "epoch_0003"
     left_by_a_kill.mkdir(parents=True)
@@ -134,7 +135,7 @@ def test_bits_that_a_layer_cannot_have_fail_before_training(experiment, tmp_path
     experiment.model = model
     experiment.stages[1].teacher = None  # it compares layers that this model doesn't have
     experiment.stages[2].weights = 4
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline, "carry_out", None)
     with pytest.raises(ConfigError, match=r"received 'wider', a Conv2DTranspose; give it 8 by"):
         pipeline.run(experiment, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir()), "the folder is free for the corrected run"
@@ -144,7 +145,7 @@ def test_logits_of_another_size_fail_before_training(experiment, tmp_path, monke
     experiment.model = lambda spec: keras.Sequential(
         [keras.layers.Flatten(input_shape=spec.shape), keras.layers.Dense(3)]
     )
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline, "carry_out", None)
     with pytest.raises(ConfigError, match=r"logits of shape \(None, 10\), received \(None, 3\)"):
         pipeline.run(experiment, tmp_path)
 
@@ -153,11 +154,45 @@ def test_a_teacher_of_other_classes_fails_before_training(experiment, tmp_path, 
     other = experiment.model(Spec(shape=(8, 8, 1), class_names=("a", "b", "c"), train_size=1))
     save_model(other, tmp_path / "other.h5")
     experiment.stages[0].teacher = Teacher(model=Saved(path=str(tmp_path / "other.h5")))
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline, "carry_out", None)
     message = "stage 'train', teacher 'small_cnn': .* logits of 10 classes, .* received those of 3"
     with pytest.raises(ConfigError, match=message):
         pipeline.run(experiment, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir()), "the folder is free for the corrected run"
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (
+            [Stage(), Cluster(clusters=8, epochs=0), Equalize()],
+            "stage 'equalize': expected the 8 distinct values .* after training, too",
+        ),
+        (
+            [Prune(), Prune(name="less", sparsity=0.5)],
+            "stage 'less': expected a sparsity .* received 0.5; 0.8",
+        ),
+    ],
+)
+def test_an_order_that_loses_what_was_won_fails_before_training(
+    stages, message, experiment, tmp_path, monkeypatch
+):
+    experiment.stages = stages
+    monkeypatch.setattr(pipeline, "carry_out", None)
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run(experiment, tmp_path)
+
+
+def test_a_quantized_model_that_is_loaded_becomes_what_it_can(
+    tiny_run, experiment, tmp_path, monkeypatch
+):
+    experiment.model = Saved(path=str(tiny_run[1] / "quantize" / "model.h5"))
+    experiment.stages = [Stage(epochs=0)]
+    assert [row["variant"] for row in pipeline.run(experiment, tmp_path / "run")] == ["int8"]
+    experiment.variants = [Float16()]
+    monkeypatch.setattr(pipeline, "carry_out", None)
+    with pytest.raises(ConfigError, match="expected a model without quantization-aware layers"):
+        pipeline.run(experiment, tmp_path / "other")
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_rate(experiment, tmp_path):
@@ -186,7 +221,7 @@ def test_a_lower_limit_goes_on_and_a_missed_one_is_measured_again(
     tiny_run, experiment, tmp_path, monkeypatch
 ):
     workdir = shutil.copytree(tiny_run[1], tmp_path / "run")
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline, "carry_out", None)
     experiment.min_agreement = 0.6
     assert pipeline.run(experiment, workdir) == tiny_run[0]
     rows = json.loads((workdir / "quantize" / "rows.json").read_text())

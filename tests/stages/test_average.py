@@ -9,6 +9,7 @@ from tfopt.facts import measure
 from tfopt.models import SmallCNN
 from tfopt.stages import EMA, SGD, SWA, AtOnce, Cluster, Prune, Quantize, Stage
 from tfopt.stages.average import recompute_statistics
+from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import train
 from tfopt.testing import check_stage
 
@@ -68,7 +69,7 @@ def test_the_model_ends_with_the_average(average, splits, tmp_path):
     start = model.get_weights()
     stage = Watched(seen=seen, average=average, epochs=4, learning_rate=0.1, optimizer=SGD())
     folders = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
-    train(stage, model, [], splits, first_epoch=0, holds=False, **folders)
+    train(stage, model, [], splits, first_epoch=0, trained=False, **folders)
     found = model.get_weights()
     for index in (0, 1, 2, 3, 6, 7):  # not the statistics
         expected = start[index]
@@ -116,3 +117,17 @@ def test_is_refused_where_nothing_is_trained():
     experiment = Experiment(name="x", data=Digits(), model=SmallCNN(), stages=[stage])
     with pytest.raises(ConfigError, match=r"stages\[0\].average: expected None for a stage of 0"):
         experiment.validate()
+
+
+@pytest.mark.parametrize("stage", [Stage, Quantize])
+def test_statistics_that_training_left_behind_are_measured_anew(stage, splits, tmp_path):
+    model = linear()
+    norm = model.get_layer("bn")
+    norm.momentum = 1.0
+    norm.moving_mean.assign(norm.moving_mean + 100.0)
+    folders = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
+    made = carry_out(
+        stage(average=SWA(start=0.0)), model, [], splits, first_epoch=0, trained=True, **folders
+    ).model
+    logits = np.concatenate([made(batch).numpy() for batch, _ in splits.samples])
+    assert np.abs(logits).max() < 10

@@ -64,7 +64,7 @@ def trained(student, teacher, models, folder, splits=None, epochs=3):
     stage = Stage(teacher=teacher, optimizer=SGD(), learning_rate=0.1, epochs=epochs)
     return train(
         stage, student, models, splits or data(),
-        first_epoch=0, holds=False, log_dir=folder / "log",
+        first_epoch=0, trained=False, log_dir=folder / "log",
         checkpoint_dir=folder / "epochs", logits_dir=folder / "teachers",
     )  # fmt: skip
 

@@ -50,7 +50,7 @@ def test_weights_that_a_pruning_wrapper_masks_pull_no_shared_value_towards_zero(
     kernel, mask, _ = pruning.pruning_vars[0]
     mask.assign(np.random.default_rng(0).random(mask.shape) < 0.5)
     kernel.assign(kernel * mask)
-    hold(pruned)
+    hold(pruned, trained=True)
     values = kernel.numpy()
     kernel.assign(values + 0.01 * np.where(values == 0, 5, np.sign(values)))
     kernel.assign(kernel.constraint(kernel))
@@ -64,7 +64,7 @@ def test_values_are_shared_by_all_channels_of_a_depthwise_kernel():
     kernel = model.layers[1].depthwise_kernel
     values = np.random.default_rng(0).choice(np.arange(1.0, 13), kernel.shape)
     kernel.assign(values)
-    hold(model)
+    hold(model, trained=True)
     kernel.assign(values + np.random.default_rng(1).random(kernel.shape))
     kernel.assign(kernel.constraint(kernel))
     for value in np.unique(values):
@@ -99,3 +99,29 @@ def test_zeros_that_were_added_are_one_value_more():
     check_held("prune", facts(0, 16, 16), facts(500, 17, 17))
     with pytest.raises(RunError, match="measured 18"):
         check_held("prune", facts(0, 16, 16), facts(500, 18, 18))
+
+
+def dense(values):
+    inputs = keras.Input((8,), name="input")
+    model = keras.Model(inputs, keras.layers.Dense(8, name="logits")(inputs))
+    model.get_layer("logits").kernel.assign(values)
+    return model
+
+
+@pytest.mark.parametrize("values", [np.zeros((8, 8)), np.ones((8, 8)), 0.5 * np.eye(8)])
+def test_what_an_initializer_made_is_free_until_a_stage_has_trained_it(values):
+    model = dense(values)
+    hold(model, trained=False)
+    assert model.get_layer("logits").kernel.constraint is None
+    check_held("train", measure(model), measure(dense(np.random.rand(8, 8))), trained=False)
+    hold(model, trained=True)
+    assert model.get_layer("logits").kernel.constraint is not None
+
+
+def test_zeros_of_a_model_that_a_function_loads_stay_in_the_first_stage():
+    rng = np.random.default_rng(0)
+    model = dense(rng.normal(size=(8, 8)) * (rng.random((8, 8)) > 0.6))
+    hold(model, trained=False)
+    kernel = model.get_layer("logits").kernel
+    zeros = kernel.numpy() == 0
+    assert np.array_equal(kernel.constraint(kernel + 1.0) == 0, zeros)

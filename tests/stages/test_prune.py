@@ -83,7 +83,7 @@ def fitted(folder, epochs):
     prepared = stage.prepare(model(), 8, splits.samples)
     stage.epochs = epochs
     places = {f"{name}_dir": folder / name for name in ("log", "checkpoint", "logits")}
-    train(stage, prepared, [], splits, first_epoch=0, holds=True, **places)
+    train(stage, prepared, [], splits, first_epoch=0, trained=True, **places)
     return stage.finish(prepared).get_weights()
 
 

@@ -111,7 +111,7 @@ def prepared(model, examples, steps=0, **options):
 
 def trained(stage, made, examples, steps):
     """Return the finished model, after `steps` steps that shrink its output."""
-    hold(made)
+    hold(made, trained=True)
     made.compile(keras.optimizers.SGD(1e-3), "mse")
     made.fit(examples[:16], np.zeros((16, 4)), batch_size=16, epochs=steps, verbose=0)
     return stage.finish(made)

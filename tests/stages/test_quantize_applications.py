@@ -53,7 +53,7 @@ def test_trains_is_int8_throughout_and_agrees_with_its_artifact(name, tmp_path):
     stage = Quantize(learning_rate=1e-5)
     made = stage.prepare(model, splits.steps_per_epoch, splits.samples)
     places = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
-    train(stage, made, [], splits, first_epoch=0, holds=True, **places)
+    train(stage, made, [], splits, first_epoch=0, trained=True, **places)
     finished = reloaded(stage.finish(made))
     assert left_float(finished) == {}
     content = Int8().convert(finished, examples)

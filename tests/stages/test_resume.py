@@ -28,7 +28,7 @@ def stopped(monkeypatch):
 def trained(stage, splits, folder):
     model = stage.prepare(linear(), stage.epochs * splits.steps_per_epoch, splits.samples)
     folders = {f"{name}_dir": folder / name for name in ("log", "checkpoint", "logits")}
-    train(stage, model, [], splits, first_epoch=0, holds=True, **folders)
+    train(stage, model, [], splits, first_epoch=0, trained=True, **folders)
     return stage.finish(model).get_weights()
 
 

@@ -189,11 +189,11 @@ class Int16x8(Variant):
         return Variant.convert(self, unranged(model) if is_quantized(model) else model, examples)
 
 
-def sensible(quantized: bool, activations: int = 8) -> list:
-    """Return the variants to export where none are asked for, by the bits of activations."""
-    if quantized:
-        return [Int16x8() if activations == 16 else Int8()]
-    return [Float32(), Float16(), DynamicRange(), Int8()]
+def sensible(bits: int = 0) -> list:
+    """Return the variants to export where none are asked for, by a model's `activation_bits`."""
+    if not bits:
+        return [Float32(), Float16(), DynamicRange(), Int8()]
+    return [Int16x8() if bits == 16 else Int8()]
 
 
 def named(kind: str, calibration: Any, exclude: tuple[str, ...]) -> str:

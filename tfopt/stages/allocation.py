@@ -25,7 +25,7 @@ class Uniform:
     """The same share of every layer."""
 
     def costs(self, model: "keras.Model", samples: Any) -> dict[str, np.ndarray]:
-        """Return by `layer/weight` what the loss of each weight costs."""
+        """Return by `Kernel.key` what the loss of each weight costs."""
         del samples
         return _squares(model)
 
@@ -44,7 +44,7 @@ class ERK:
     """
 
     def costs(self, model: "keras.Model", samples: Any) -> dict[str, np.ndarray]:
-        """Return by `layer/weight` what the loss of each weight costs."""
+        """Return by `Kernel.key` what the loss of each weight costs."""
         del samples
         return _squares(model)
 
@@ -64,7 +64,7 @@ class Global:
     """
 
     def costs(self, model: "keras.Model", samples: Any) -> dict[str, np.ndarray]:
-        """Return by `layer/weight` what the loss of each weight costs."""
+        """Return by `Kernel.key` what the loss of each weight costs."""
         del samples
         return _squares(model)
 
@@ -87,7 +87,7 @@ class Sensitivity:
     batches: int = bounded(8, least=1)
 
     def costs(self, model: "keras.Model", samples: Any) -> dict[str, np.ndarray]:
-        """Return by `layer/weight` what the loss of each weight costs."""
+        """Return by `Kernel.key` what the loss of each weight costs."""
         squares, curvature = _squares(model), fisher(model, samples, batches=self.batches)
         return {name: curvature[name] * squares[name] for name in squares}
 
@@ -114,7 +114,7 @@ def allocate(
     least = _LEAST * max(1 - zeros / sum(kernel.size for kernel in kernels), 0)
     scores, gains = [], []
     for kernel in kernels:
-        weights = patterns.folded(costs[f"{kernel.layer}/{kernel.name}"], kernel.layer_type)
+        weights = patterns.folded(costs[kernel.key], kernel.layer_type)
         cost, gain = _rising(pattern, weights)
         score = np.array(allocation.scores(cost, gain, kernel.shape), np.float64)
         if cost.any():  # an initializer may have made all of them zero

@@ -66,5 +66,9 @@ class Stage:
         """Return the trained `model` without what `prepare` wrapped around its layers."""
         return model
 
+    def rehearsed(self, model: "keras.Model") -> "keras.Model":
+        """Return the prepared `model` finished, with the zeros that training would bring."""
+        return self.finish(model)
+
     def check(self, before: Facts, after: Facts) -> None:
         """Raise RunError where `after` isn't what this stage was asked for."""

@@ -12,7 +12,7 @@ from tfopt.stages.average import recompute_statistics
 from tfopt.stages.base import Stage
 from tfopt.stages.centroids import KMeansPlusPlus, shared
 from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
-from tfopt.stages.hold import hold, is_shared, is_sparse
+from tfopt.stages.hold import is_shared, is_sparse
 
 _LOG = logging.getLogger(__name__)
 _BATCHES = 20
@@ -57,7 +57,7 @@ class Cluster(Stage):
         clustered = rebuilt(model)
         kernels = measure(clustered).kernels
         check_exclude(self, kernels)
-        covered = {f"{kernel.layer}/{kernel.name}": kernel for kernel in self._covered(kernels)}
+        covered = {kernel.key: kernel for kernel in self._covered(kernels)}
         if not covered:
             raise ConfigError(
                 f"stage {self.name!r}: expected a kernel with at least 2 weights for each of "
@@ -70,8 +70,6 @@ class Cluster(Stage):
             variables[name].assign(self._values(variables[name].numpy(), kernel))
         left = sorted(variables.keys() - covered.keys())
         _LOG.info("stage %s leaves as they are: %s.", self.name, ", ".join(left) or "none")
-        # Here, since the pipeline leaves a stage alone that comes first.
-        hold(clustered)
         if not self.epochs:
             recompute_statistics(clustered, samples.take(_BATCHES))
         return clustered

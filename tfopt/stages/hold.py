@@ -19,34 +19,48 @@ _SPARSE = 0.02
 _SHARED = 0.5
 
 
-def hold(model: "keras.Model") -> None:
+def hold(model: "keras.Model", *, trained: bool) -> None:
     """Make every later optimizer step of `model` keep its zeros and its shared values.
 
+    Of a model that wasn't `trained`, kernels that are constant or an identity are an
+    initializer's, and free to become anything; others come from a file that the user loads.
     Weights that are equal stay equal, at the mean of what the step made of them. Those that a
     pruning wrapper masks are left out, since the step moves them away from zero.
     """
     masks = _masks(model)
     for name, variable in kernel_variables(model).items():
-        constraint = _constraint(variable.numpy(), masks.get(name))
+        values = variable.numpy()
+        if not trained and _is_initial(len(np.unique(values)), np.any(values == 0)):
+            continue
+        constraint = _constraint(values, masks.get(name))
         for held in {id(v): v for v in (variable, *getattr(variable, "values", ()))}.values():
             held._constraint = constraint
 
 
-def check_held(stage: str, before: Facts, after: Facts, *, scaled: bool = False) -> None:
+def check_held(
+    stage: str, before: Facts, after: Facts, *, trained: bool = True, scaled: bool = False
+) -> None:
     """Raise RunError where `after` has fewer zeros or more distinct values than `before`.
 
     Of kernels that are `scaled` by channel, as quantization does, only the values of a channel
     are compared. Kernels are told by the name of their layer and by their shape: one that was
-    rebuilt in another shape is what its own stage asked for.
+    rebuilt in another shape is what its own stage asked for. `trained` is that of `hold`.
     """
     kept = {(kernel.layer, kernel.name, kernel.shape): kernel for kernel in after.kernels}
     for kernel in before.kernels:
+        if not trained and _is_initial(kernel.distinct_total, kernel.zeros > 0):
+            continue
         now = kept.get((kernel.layer, kernel.name, kernel.shape))
         for what, had, has in _losses(kernel, now, scaled) if now else ():
             raise RunError(
                 f"stage {stage!r}: expected the {had:,} {what} of layer {kernel.layer!r} to "
                 f"stay, measured {has:,}; the stage lost what an earlier one won."
             )
+
+
+def _is_initial(distinct: int, has_zeros: bool) -> bool:
+    """Return whether a kernel of so many values may be a constant, or an identity."""
+    return distinct <= 1 + has_zeros
 
 
 def _losses(before: Kernel, now: Kernel, scaled: bool) -> Iterator[tuple[str, int, int]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfopt.compat import keras
 from tfopt.config import bounded, spec
-from tfopt.facts import KERNELS, weight_name
+from tfopt.facts import kernel_variables, weight_name
 from tfopt.stages.channels import Axis, Channels
 from tfopt.stages.scores import fisher
 
@@ -63,15 +63,13 @@ class Taylor:
     def rate(self, model: "keras.Model", channels: Channels, samples: Any) -> np.ndarray:
         """Return the worth of each channel, (channels,)."""
         information = fisher(model, samples, batches=self.batches)
-        axes = [axis for axis in channels.axes if weight_name(axis.weight) in KERNELS]
+        names = {id(weight): name for name, weight in kernel_variables(model).items()}
+        axes = [axis for axis in channels.axes if id(axis.weight) in names]
         losses = [
-            _along(axis, information[_key(axis)] * np.square(axis.weight.numpy())) for axis in axes
+            _along(axis, information[names[id(axis.weight)]] * np.square(axis.weight.numpy()))
+            for axis in axes
         ]
         return _sum(axes, losses, channels)
-
-
-def _key(axis: Axis) -> str:
-    return f"{axis.layer.name}/{weight_name(axis.weight)}"
 
 
 def _along(axis: Axis, values: np.ndarray) -> np.ndarray:

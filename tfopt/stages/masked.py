@@ -30,6 +30,13 @@ class Masked(tfmot_pruning.PruneLowMagnitude):
         self.pruning_obj.pattern = self._pattern
         self.pruning_obj.layer_type = type(self.layer).__name__
 
+    def mask_as_at_the_end(self) -> None:
+        """Set to zero what the last step of the schedule would."""
+        self.pruning_step.assign(self.pruning_step.dtype.max)
+        for weight, mask, _ in self.pruning_vars:
+            mask.assign(self.pruning_obj._maybe_update_block_mask(weight)[1])
+            weight.assign(weight * mask)
+
 
 class _Masking(tfmot_pruning.pruning_impl.Pruning):
     """Mask kernels by their pattern."""

@@ -103,6 +103,15 @@ class Prune(Sparsify):
         del log_dir
         return [tfmot.sparsity.keras.UpdatePruningStep()]
 
+    def rehearsed(self, model: "keras.Model") -> "keras.Model":
+        """Return the prepared `model` finished, with the zeros that training would bring."""
+        from tfopt.stages.masked import Masked
+
+        for layer in model.layers:
+            if isinstance(layer, Masked):
+                layer.mask_as_at_the_end()
+        return self.finish(model)
+
     def finish(self, model: "keras.Model") -> "keras.Model":
         """Return the model without pruning wrappers."""
         from tfopt.stages.masked import Masked

@@ -11,7 +11,7 @@ from tfopt.facts import kernel_variables
 def fisher(
     model: "keras.Model", samples: "tf.data.Dataset", *, batches: int = 8, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Return the diagonal of the Fisher information of every kernel, by `layer/weight`.
+    """Return the diagonal of the Fisher information of every kernel, by `Kernel.key`.
 
     It is the second derivative of the loss where the model predicts its data well, so that
     `fisher * weight² / 2` estimates the loss of setting a weight to zero (LeCun et al. 1989,

@@ -104,7 +104,7 @@ class Sparsify(Stage):
         for kernel, count in zeros.items():
             # All of them zero is what an initializer made.
             if is_sparse(kernel.zeros, kernel.size) and kernel.zeros < kernel.size:
-                weights = folded(values[f"{kernel.layer}/{kernel.name}"], kernel.layer_type)
+                weights = folded(values[kernel.key], kernel.layer_type)
                 gone = losing(self.pattern, tf.square(weights), count)
                 count = int(tf.math.count_nonzero(gone | (weights == 0)))
             reached += count

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from tfopt.compat import keras, tf
+from tfopt.facts import unwrapped
 from tfopt.graph import calls, rebuilt
 
 Shape = tuple[int | None, ...]
@@ -50,7 +51,7 @@ class Tapped:
 
 
 def _listening(layer: Any, wanted: list[Tap], found: dict[Tap, Any]) -> Any:
-    name = _own(layer).name
+    name = unwrapped(layer).name
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if Tap(name, scores=True) not in wanted:
@@ -65,16 +66,13 @@ def _listening(layer: Any, wanted: list[Tap], found: dict[Tap, Any]) -> Any:
 
 def hidden(model: "keras.Model") -> dict[str, Shape]:
     """Return the shapes of all outputs of one tensor but the last, in the order of computation."""
-    found = [(_own(layer).name, outputs) for layer, outputs in calls(model)]
+    found = [(unwrapped(layer).name, outputs) for layer, outputs in calls(model)]
     return {name: tuple(outputs[0].shape) for name, outputs in found[:-1] if len(outputs) == 1}
-
-
-def _own(layer: Any) -> Any:
-    """Return the layer that a pruning, clustering or quantizing wrapper is around."""
-    return getattr(layer, "layer", layer)
 
 
 def attentions(model: "keras.Model") -> set[str]:
     """Return the names of the layers that have attention scores."""
     kind = keras.layers.MultiHeadAttention
-    return {_own(layer).name for layer, _ in calls(model) if isinstance(_own(layer), kind)}
+    return {
+        unwrapped(layer).name for layer, _ in calls(model) if isinstance(unwrapped(layer), kind)
+    }

@@ -23,7 +23,7 @@ def train(
     splits: Any,
     *,
     first_epoch: int,
-    holds: bool,
+    trained: bool,
     log_dir: Path,
     checkpoint_dir: Path,
     logits_dir: Path,
@@ -33,10 +33,10 @@ def train(
     `teachers` are the models of `stage.teachers`; those that are cached have their logits in
     `logits_dir`. Must run in the strategy's scope. Goes on after the last epoch that
     `checkpoint_dir` holds. `first_epoch` counts the epochs of the stages before, so that no
-    two stages see the data in the same order. `holds` keeps the zeros and the shared values
-    that `model` comes with; a model that no stage has trained has none but those of its
-    initializers. With `stage.average` the epochs measure the weights as they are trained, and
-    `model` ends with their average. Raises RunError when the loss is not finite.
+    two stages see the data in the same order. The zeros and the shared values that `model`
+    comes with stay, see `hold`; `trained` says whether a stage has trained it before. With
+    `stage.average` the epochs measure the weights as they are trained, and `model` ends with
+    their average. Raises RunError when the loss is not finite.
     """
     if not stage.epochs:
         return []
@@ -44,8 +44,7 @@ def train(
     from tfopt.stages import callbacks
 
     _synchronise_statistics(model)
-    if holds:
-        hold(model)
+    hold(model, trained=trained)
     fitted, stream, learned = _taught(stage, model, teachers, splits, logits_dir)
     steps = splits.steps_per_epoch
     compile_model(stage, fitted, steps)

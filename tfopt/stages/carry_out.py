@@ -1,0 +1,79 @@
+"""One stage from the model that it is given to the one that it delivers, checked."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfopt.compat import keras
+from tfopt.facts import Facts, measure
+from tfopt.stages.average import recompute_statistics
+from tfopt.stages.base import Stage
+from tfopt.stages.hold import check_held
+from tfopt.stages.train import train
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What a stage made of its model, and what is true of it.
+
+    `seconds` are those of preparing and of all epochs, in whichever process they were trained.
+    """
+
+    model: "keras.Model"
+    before: Facts
+    after: Facts
+    seconds: float
+    history: list[dict]
+
+
+def carry_out(
+    stage: Stage,
+    model: "keras.Model",
+    teachers: list,
+    splits: Any,
+    *,
+    first_epoch: int,
+    trained: bool,
+    log_dir: Path,
+    checkpoint_dir: Path,
+    logits_dir: Path,
+) -> Delivered:
+    """Prepare `model`, train and finish it as `stage` says, and check what came of it.
+
+    The options are those of `train`. Must run in the strategy's scope. Raises RunError where
+    the stage isn't what was asked for, or where it lost what an earlier one had won.
+    """
+    before, began = measure(model), time.perf_counter()
+    prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
+    preparing = time.perf_counter() - began
+    history = train(
+        stage,
+        prepared,
+        teachers,
+        splits,
+        first_epoch=first_epoch,
+        trained=trained,
+        log_dir=log_dir,
+        checkpoint_dir=checkpoint_dir,
+        logits_dir=logits_dir,
+    )
+    finished = _finished(stage, prepared, splits.samples)
+    after = measure(finished)
+    stage.check(before, after)
+    check_held(stage.name, before, after, trained=trained, scaled=stage.quantizes)
+    # Not the clock's difference: a resumed stage has trained in several processes.
+    seconds = preparing + sum(epoch["seconds"] for epoch in history)
+    return Delivered(finished, before, after, seconds, history)
+
+
+def _finished(stage: Stage, prepared: "keras.Model", samples: Any) -> "keras.Model":
+    """Return the finished model, with statistics that are those of averaged weights."""
+    if stage.average and stage.quantizes:
+        # Before: afterwards they are folded into the kernels.
+        recompute_statistics(prepared, samples)
+    finished = stage.finish(prepared)
+    if stage.average and not stage.quantizes:
+        # Not before: a pruning wrapper moves its masks when it sees the data.
+        recompute_statistics(finished, samples)
+    return finished
