@@ -83,7 +83,7 @@ def measure(model: "keras.Model") -> Facts:
     kernels, params, macs = [], 0, 0
     for layer, weights in _plain_layers(model):
         params += sum(math.prod(weight.shape) for weight in weights)
-        for name, weight in _kernels(layer, weights):
+        for name, weight in _named(weights):
             values = np.asarray(weight.numpy())
             kernel = Kernel(
                 layer=unwrapped(layer).name,
@@ -125,7 +125,7 @@ def kernel_variables(model: "keras.Model") -> dict[str, Any]:
     return {
         f"{unwrapped(layer).name}/{name}": weight
         for layer, weights in _plain_layers(model)
-        for name, weight in _kernels(layer, weights)
+        for name, weight in _named(weights)
     }
 
 
@@ -144,8 +144,13 @@ def weight_name(weight: Any) -> str:
     return weight.name.split("/")[-1].split(":")[0]
 
 
-def _kernels(layer: Any, weights: list) -> list[tuple[str, Any]]:
-    """Return the kernels among the `weights` of `layer` by names that no two of them share.
+def kernels_of(layer: Any) -> list[tuple[str, Any]]:
+    """Return the names, as in `Kernel`, and the variables of the kernels of one `layer`."""
+    return _named(layer.weights)
+
+
+def _named(weights: list) -> list[tuple[str, Any]]:
+    """Return the kernels among the `weights` of a layer by names that no two of them share.
 
     Those of the layers inside, as of attention, are named by what their paths don't share. The
     numbers that Keras puts behind a name differ from one load to the next: those go.

@@ -6,7 +6,8 @@ import pytest
 from tfopt.compat import keras, tf
 from tfopt.data import Spec, from_arrays
 from tfopt.facts import measure
-from tfopt.stages import AtOnce, Block, NofM, Polynomial, Prune, Sensitivity
+from tfopt.stages import AtOnce, Block, Global, NofM, Polynomial, Prune, Sensitivity
+from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import train
 from tfopt.testing import check_stage
 
@@ -117,3 +118,38 @@ def model():
     x = keras.layers.Conv2D(4, 3, name="stem")(inputs)
     x = keras.layers.Flatten(name="flatten")(x)
     return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+
+
+def words():
+    """Return a model of words with every kind of layer that has several kernels."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,), name="input")
+    x = tf.abs(4 * inputs)
+    x = keras.layers.Embedding(20, 8, mask_zero=True, name="embedding")(x)
+    x = keras.layers.Dense(8, name="mixed")(x)
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    x = keras.layers.SeparableConv1D(8, 3, padding="same", name="separable")(x)
+    x = keras.layers.LSTM(6, name="lstm")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+
+
+def test_attention_recurrent_and_separable_kernels_are_pruned_each_by_its_share(splits, tmp_path):
+    places = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
+    stage = Prune(sparsity=0.6, allocation=Global(), epochs=2)
+    made = carry_out(stage, words(), [], splits, first_epoch=0, trained=True, **places)
+    kernels = {kernel.key: kernel.zeros / kernel.size for kernel in made.after.kernels}
+    assert kernels.pop("separable/depthwise_kernel") == 0
+    assert min(kernels.values()) > 0
+    assert len({round(share, 2) for share in kernels.values()}) > 5
+
+
+def test_all_masks_of_a_layer_are_part_of_the_checkpoints(tmp_path):
+    stage = Prune(sparsity=0.6)
+    pruned, again = stage.prepare(words(), 10, None), stage.prepare(words(), 10, None)
+    masks, others = ([w for w in made.weights if "/mask" in w.name] for made in (pruned, again))
+    for number, mask in enumerate(masks):
+        mask.assign(np.random.default_rng(number).random(mask.shape) < 0.5)
+    path = tf.train.Checkpoint(model=pruned).write(str(tmp_path / "state"))
+    tf.train.Checkpoint(model=again).read(path).assert_existing_objects_matched()
+    assert len(masks) == 10
+    assert all(np.array_equal(*pair) for pair in zip(masks, others, strict=True))

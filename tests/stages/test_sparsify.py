@@ -66,16 +66,15 @@ def test_what_cannot_be_delivered_is_refused_with_the_numbers(stage, message):
         stage.zeros(model(), None)
 
 
-def test_a_layer_inside_another_is_refused():
+def test_layers_inside_others_are_pruned_too():
     inputs = keras.Input((4, 8), name="input")
     x = keras.layers.TimeDistributed(keras.layers.Dense(8, name="inner"), name="each")(inputs)
-    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Bidirectional(keras.layers.GRU(4), name="both")(x)
     made = keras.Model(inputs, keras.layers.Dense(8, name="logits")(x))
-    with pytest.raises(ConfigError, match="received 'inner' inside another layer"):
-        Prune(sparsity=0.5).prepare(made, 10, None)
-    stage = Prune(sparsity=0.5, exclude=("inner",))
-    finished = stage.finish(stage.prepare(made, 10, None))
-    assert [type(layer) for layer in finished.layers] == [type(layer) for layer in made.layers]
+    stage = Prune(sparsity=0.5)
+    found = measure(stage.rehearsed(stage.prepare(made, 10, None)))
+    assert [round(kernel.zeros / kernel.size, 1) for kernel in found.kernels] == [0.5] * 6
+    assert [kernel.layer for kernel in found.kernels] == ["each", *["both"] * 4, "logits"]
 
 
 def sparse(share):

@@ -30,7 +30,7 @@ def hold(model: "keras.Model", *, trained: bool) -> None:
     masks = _masks(model)
     for name, variable in kernel_variables(model).items():
         values = variable.numpy()
-        if not trained and _is_initial(len(np.unique(values)), np.any(values == 0)):
+        if not trained and _is_initial(len(np.unique(values)), bool(np.any(values == 0))):
             continue
         constraint = _constraint(values, masks.get(name))
         for held in {id(v): v for v in (variable, *getattr(variable, "values", ()))}.values():

@@ -1,21 +1,30 @@
-"""The wrapper that masks a layer's kernel; loads TensorFlow when imported."""
+"""The wrapper that masks a layer's kernels; loads TensorFlow when imported."""
 
+import inspect
 from typing import Any
 
 from tfopt.compat import keras, tf, tfmot_pruning
+from tfopt.facts import kernels_of
 from tfopt.stages.patterns import folded, losing, unfolded
 
 
 class Masked(tfmot_pruning.PruneLowMagnitude):
-    """tfmot's wrapper, with masks that have `pattern` at every step of `schedule`.
+    """tfmot's wrapper, with masks that have `pattern` at every step of the schedule.
 
-    tfmot itself sets M:N masks at the first step only, whatever the schedule says, and has
-    blocks for kernels of two dimensions only.
+    tfmot itself sets M:N masks at the first step only, whatever the schedule says, has blocks
+    for kernels of two dimensions only, prunes all kernels of a layer alike, and fails on
+    attention and behind an Embedding that masks. `shares` are the shares of zeros in the end
+    by the name of a kernel, of which `schedule` goes to the largest.
     """
 
-    def __init__(self, layer: "keras.layers.Layer", schedule: Any, pattern: Any) -> None:
+    def __init__(
+        self, layer: "keras.layers.Layer", schedule: Any, pattern: Any, shares: dict[str, float]
+    ) -> None:
+        layer.get_prunable_weights = lambda: [dict(kernels_of(layer))[name] for name in shares]
         super().__init__(layer, pruning_schedule=schedule)
+        self.supports_masking = layer.supports_masking
         self._pattern = pattern
+        self._shares = list(shares.values())
 
     def build(self, input_shape: Any) -> None:
         """Make the masks."""
@@ -29,6 +38,28 @@ class Masked(tfmot_pruning.PruneLowMagnitude):
         )
         self.pruning_obj.pattern = self._pattern
         self.pruning_obj.layer_type = type(self.layer).__name__
+        self.pruning_obj.relative = [share / max(self._shares) for share in self._shares]
+
+    # The arguments stand where attention has them: Keras looks for `training` by its place.
+    def call(
+        self,
+        inputs: Any,
+        value: Any = None,
+        key: Any = None,
+        attention_mask: Any = None,
+        training: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return what the layer makes of `inputs` and, in attention, of the others."""
+        options |= {"value": value, "key": key, "attention_mask": attention_mask}
+        # Keras hands a mask to whatever takes any keyword.
+        takes = inspect.signature(self.layer.call).parameters
+        known = {name: given for name, given in options.items() if name in takes}
+        return super().call(inputs, training=training, **known)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Return the mask that the layer hands on."""
+        return self.layer.compute_mask(inputs, mask)
 
     def mask_as_at_the_end(self) -> None:
         """Set to zero what the last step of the schedule would."""
@@ -43,7 +74,9 @@ class _Masking(tfmot_pruning.pruning_impl.Pruning):
 
     def _maybe_update_block_mask(self, weights: Any) -> tuple[Any, Any]:
         """Return a threshold, of which there is none, and the mask of the kernel `weights`."""
-        sparsity = self._pruning_schedule(self._step_fn())[1]
+        kernels = [weight for weight, *_ in self._pruning_vars]
+        relative = next(r for w, r in zip(kernels, self.relative, strict=True) if w is weights)
+        sparsity = relative * self._pruning_schedule(self._step_fn())[1]
         zeros = tf.cast(tf.round(sparsity * weights.shape.num_elements()), tf.int32)
         costs = tf.square(folded(weights, self.layer_type))
         gone = unfolded(losing(self.pattern, costs, zeros), weights.shape, self.layer_type)

@@ -1,24 +1,42 @@
 """Magnitude pruning (Zhu and Gupta 2017) with tfmot, in shares of the stage."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tfopt.compat import keras, tfmot
+from tfopt.compat import keras, tf, tfmot
 from tfopt.config import bounded, having, spec
 from tfopt.graph import copied, rebuilt
 from tfopt.stages.sparsify import Sparsify
 
-# The Keras layers whose kernels tfmot masks.
 _PRUNED = (
+    "Bidirectional",
     "Conv1D",
     "Conv2D",
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
     "Dense",
+    "EinsumDense",
     "Embedding",
+    "GRU",
+    "LSTM",
+    "MultiHeadAttention",
+    "SeparableConv1D",
+    "SeparableConv2D",
+    "SimpleRNN",
+    "TimeDistributed",
 )
 _UPDATES = 100
+
+
+def _with_kernels(layer: Any) -> Any:
+    """Return a copy of `layer` that has kernels before its first call, for their masks."""
+    copy = copied(layer)
+    if isinstance(layer, keras.layers.MultiHeadAttention):  # the others are built by a shape
+        shapes = layer._query_shape, layer._value_shape, layer._key_shape
+        copy(*(tf.zeros([size or 1 for size in shape]) for shape in shapes))
+    return copy
 
 
 @spec
@@ -71,8 +89,8 @@ class Prune(Sparsify):
     """Set the smallest weights of each layer to zero while training, more and more of them.
 
     The masks are tfmot's; they follow `growth` in every pattern, may move until its end, and
-    are part of the checkpoints. Convolutions, Dense and Embedding are pruned; depthwise and
-    recurrent kernels stay dense.
+    are part of the checkpoints. Convolutions, Dense, Embedding, attention and recurrent layers
+    are pruned, but attention by blocks or N:M; depthwise kernels stay dense.
     """
 
     prunes: ClassVar[tuple[str, ...]] = _PRUNED
@@ -88,13 +106,17 @@ class Prune(Sparsify):
 
         flat = rebuilt(model)
         zeros = self.zeros(flat, samples)
-        shares = {kernel.layer: count / kernel.size for kernel, count in zeros.items()}
+        shares = defaultdict(dict)
+        for kernel, count in zeros.items():
+            if count:
+                shares[kernel.layer][kernel.name] = count / kernel.size
 
         def wrap(layer: "keras.layers.Layer") -> "keras.layers.Layer":
-            if not shares.get(layer.name):
+            if layer.name not in shares:
                 return copied(layer)
-            schedule = self.growth.over(steps, shares[layer.name])
-            return Masked(copied(layer), schedule, self.pattern)
+            own = shares[layer.name]
+            schedule = self.growth.over(steps, max(own.values()))
+            return Masked(_with_kernels(layer), schedule, self.pattern, own)
 
         return rebuilt(flat, wrap)
 

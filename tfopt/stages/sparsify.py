@@ -13,6 +13,8 @@ from tfopt.stages.hold import is_sparse
 from tfopt.stages.patterns import Unstructured, folded, losing, most
 
 _POINT = 0.01
+# Their kernels have heads where those of others have inputs and outputs.
+_NO_TILES = {"EinsumDense", "MultiHeadAttention"}
 
 
 @spec
@@ -43,7 +45,7 @@ class Sparsify(Stage):
     def zeros(self, model: "keras.Model", samples: Any) -> dict[Kernel, int]:
         """Return how many zeros each kernel shall have; raise ConfigError if that can't be."""
         facts = measure(model)
-        kernels, total = self._prunable(model, facts), sum(k.size for k in facts.kernels)
+        kernels, total = self._prunable(facts), sum(k.size for k in facts.kernels)
         dense = [kernel for kernel in facts.kernels if kernel not in kernels]
         there = sum(kernel.zeros for kernel in dense if is_sparse(kernel.zeros, kernel.size))
         if self.pattern.fixed:
@@ -75,7 +77,7 @@ class Sparsify(Stage):
                 f"{after.sparsity:.3f}; train for more epochs or end the growth earlier."
             )
 
-    def _prunable(self, model: "keras.Model", facts: Facts) -> list[Kernel]:
+    def _prunable(self, facts: Facts) -> list[Kernel]:
         check_exclude(self, facts.kernels)
         kernels = self._covered(facts)
         if not kernels:
@@ -83,17 +85,13 @@ class Sparsify(Stage):
                 f"stage {self.name!r}: expected a model with a layer to prune "
                 f"({', '.join(self.prunes)}), received none that exclude leaves; shorten exclude."
             )
-        inside = {kernel.layer for kernel in kernels} - {layer.name for layer in model.layers}
-        if inside:
-            raise ConfigError(
-                f"stage {self.name!r}: expected layers of the model itself, received "
-                f"{min(inside)!r} inside another layer, where it can't be pruned; exclude it."
-            )
         return kernels
 
     def _covered(self, facts: Facts) -> list[Kernel]:
         dense = excluded(self, facts.kernels)
-        return [k for k in facts.kernels if k.layer_type in self.prunes and k.layer not in dense]
+        kernels = [k for k in facts.kernels if k.layer not in dense and "depthwise" not in k.name]
+        types = set(self.prunes) - (set() if self.pattern.tile == (1, 1) else _NO_TILES)
+        return [kernel for kernel in kernels if kernel.layer_type in types]
 
     def _most(self, kernel: Kernel) -> int:
         return most(self.pattern, kernel.shape, kernel.layer_type)
