@@ -13,7 +13,10 @@ from tfopt.config import Experiment
 from tfopt.data import Digits
 from tfopt.export import Float32
 from tfopt.models import SmallCNN
-from tfopt.stages import Features, Prune, Quantize, Stage, Teacher, Teachers
+from tfopt.stages import EMA, Bits, Features, Prune, Quantize, Stage, Teacher, Teachers
+
+def helped(noise):
+    return Digits()
 
 def get_config():
     return Experiment(name="mine", data=Digits(), model=SmallCNN(),
@@ -39,7 +42,15 @@ FLAGS = [
     ("--config.deterministic=maybe", "expected True or False, received 'maybe'"),
     ("--config.stages[0].learning_rate=inf", "learning_rate: expected a number, received inf"),
     ("--config.stages[0].learning_rate=nan", "learning_rate: expected a number above 0, received"),
-    ("--config.stages[1].teacher=train", "stages[1].teacher"),
+    ("--config.stages[1].teacher=train", "[1].teacher: expected none or one field of it on the"),
+    ("--config.stages[0].average=EMA", "received 'EMA'; set it to EMA() or SWA() in a config file"),
+    ("--config.stages[0].average.decay=0.9", "config.stages[0].average is None and has no field"),
+    ("--config.stages[0].teacher.stage=a", "set it to Teacher() or Teachers() in a config file"),
+    (
+        "--config.stages.prune.growth.end=0.3",
+        "expected a number in brackets, received 'prune'; write --config.stages[1].growth.end.",
+    ),
+    ("--config.stages.prne=1", "received 'prne'; it has: train [0], prune [1], quantize [2]."),
     ("--config.model=ResNet", "config.model: expected one field of it on the command line"),
     ("--config.stages=3", "as in --config.stages[0].FIELD=VALUE"),
     ("--config.epochs=3", "config has no field 'epochs'; it has: batch_size, data,"),
@@ -89,6 +100,12 @@ FILES = [
     ("stages=[", "stages=[3, ", "config.stages[0]: expected an object with prepare(), received 3"),
     ("Stage()", "Stage", "config.stages[0]: expected an object, received the class Stage; write"),
     ("SmallCNN(),", "SmallCNN,", "config.model: expected an object, received the class SmallCNN"),
+    ("Stage()", "Stage(average=EMA)", "config.stages[0].average: expected an object, received the"),
+    (
+        "Quantize()",
+        "Quantize(layers=(Bits(layers=()),))",
+        "layers[0].layers: expected at least",
+    ),
     ("SmallCNN(),", "3,", "config.model: expected Callable, received 3"),
     (
         "stages=[",
@@ -112,7 +129,13 @@ FILES = [
     ),
     ("data=Digits()", "data=3", "config.data: expected an object with load(batch_size)"),
     ("return Experiment", "return dict", "expected get_config() to return an Experiment"),
-    ("import Digits", "import Digit", "cannot import name 'Digit'"),
+    ("import Digits", "import Digit", "mine.py:3: cannot import name 'Digit' from 'tfopt.data' ("),
+    ("import Digits", "import Digit", "did you mean 'Digits'?"),
+    ("Stage()", "Stge()", "mine.py:13: name 'Stge' is not defined; did you mean 'Stage'?"),
+    ("Digits()", "Digits().laod", "mine.py:12: 'Digits' object has no attribute 'laod'; did you"),
+    ("Digits()", "helped(noize=1)", "unexpected keyword argument 'noize'; did you mean 'noise'?"),
+    ("Prune(", "Prune(sparcity=0.9, ", "mine.py:13: Prune has no field 'sparcity'; did you"),
+    ("return E", "return = E", "mine.py:12: invalid syntax"),
 ]
 
 
@@ -158,7 +181,7 @@ def test_an_unknown_config_names_the_nearest():
 
 
 def test_overrides_reach_every_depth(config):
-    flags = ["stages[1].growth.end=0.5", "stages[1].exclude=('a',)", "stages[1].teacher=none"]
+    flags = ["stages[1].growth.end=0.5", "stages[1].exclude=('a',)", "stages[1].teacher=None"]
     experiment, workdir = parse(
         [f"--config={config}", "--workdir=w", *(f"--config.{flag}" for flag in flags)]
     )

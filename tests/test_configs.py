@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfopt.command_line import parse, shipped_configs
+from tfopt.command_line import parse
 from tfopt.compat import litert, tf
+from tfopt.config_file import shipped_configs
 
 NEEDED = {"image_folder": ["--config.data.path=images"]}
 

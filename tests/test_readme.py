@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tfopt.command_line import load_config
+from tfopt.config_file import load_config
 from tfopt.pipeline import run
 from tfopt.testing import check_data, check_model, check_stage
 

@@ -1,11 +1,7 @@
 """From the words of a command line to a validated Experiment, without TensorFlow."""
 
-import ast
 import dataclasses
-import hashlib
-import importlib.util
 import re
-import sys
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +11,17 @@ from absl import flags
 from ml_collections import config_flags
 
 from tfopt.config import ConfigError, Experiment, nearest, words
+from tfopt.config_file import load_config
 
-_PACKAGE = Path(__file__).parent
+# What a flag is read as; all else is a text or a tuple, or can't be one flag.
+_READ = (bool, int, float)
 
 
 def parse(arguments: list[str]) -> tuple[Experiment, Path]:
     """Return the experiment that `arguments` ask for, overrides applied, and its workdir."""
     name, overrides = _split(arguments)
     experiment = load_config(name)
-    for path, value in _config_fields(overrides):
-        _check_override(experiment, path, value)
+    overrides = _applied(experiment, overrides)
     values = flags.FlagValues()
     try:
         flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -56,36 +53,117 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
     return name, others
 
 
-def _config_fields(arguments: list[str]) -> list[tuple[str, str | None]]:
-    matches = [re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", word) for word in arguments]
-    return [(match[1], match[2]) for match in matches if match]
+def _applied(experiment: Experiment, arguments: list[str]) -> list[str]:
+    """Check each override in `arguments`; return those that are left to carry out."""
+    left = []
+    for argument in arguments:
+        override = re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?", argument)
+        place = _place(experiment, override[1]) if override else None
+        if place and override and _wants_none(place, override[2]):
+            # Here, since ml_collections can't where there is more than one other type.
+            setattr(place.owner, place.name, None)
+            continue
+        if place and override:
+            _check_value(place, override[2])
+        left.append(argument)
+    return left
 
 
-def _check_override(experiment: Experiment, path: str, value: str | None) -> None:
-    """Raise ConfigError unless `path`, as `stages[1].sparsity`, is a field that takes `value`."""
-    node, hint, at = experiment, Any, "config"
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Place:
+    """A field of the experiment's tree: whose it is, what it holds, and what it may hold."""
+
+    owner: Any
+    name: str
+    value: Any
+    hint: Any
+    at: str
+
+    @property
+    def optional(self) -> bool:
+        """Whether it may be None."""
+        return type(None) in typing.get_args(self.hint)
+
+
+def _place(experiment: Experiment, path: str) -> _Place:
+    """Return the field at `path`, as `stages[1].sparsity`; raise ConfigError without one."""
+    place = _Place(None, "", experiment, Any, "config")
     for part in path.split("."):
         name, *indices = re.split(r"[\[\]]+", part.rstrip("]"))
-        fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
-        names = [field.name for field in fields]
-        if name not in names:
-            raise ConfigError(f"{at} has no field {name!r}; {nearest(name, names)}")
-        hint = typing.get_type_hints(type(node))[name]
-        node, at = getattr(node, name), f"{at}.{name}"
+        place = _field(place, name, path)
         for index in indices:
-            count = len(node) if isinstance(node, (list, tuple)) else 0
-            if not index.isdigit() or int(index) >= count:
-                raise ConfigError(f"{at}: expected an index below {count}, received {index!r}.")
-            node, hint, at = node[int(index)], Any, f"{at}[{index}]"
-    whole = hint in (Any, Callable) or Callable in typing.get_args(hint)
+            items = place.value if isinstance(place.value, (list, tuple)) else ()
+            if not index.isdigit() or int(index) >= len(items):
+                raise ConfigError(
+                    f"{place.at}: expected an index below {len(items)}, received {index!r}."
+                )
+            place = _Place(None, "", items[int(index)], Any, f"{place.at}[{index}]")
+    return place
+
+
+def _field(place: _Place, name: str, path: str) -> _Place:
+    node, at = place.value, place.at
+    if isinstance(node, list):
+        raise ConfigError(_by_number(place, name, path))
+    if node is None:
+        raise ConfigError(
+            f"{at} is None and has no field {name!r}; set it to {_objects(place.hint)} in a config "
+            "file first."
+        )
+    fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
+    names = [field.name for field in fields]
+    if name not in names:
+        raise ConfigError(f"{at} has no field {name!r}; {nearest(name, names)}")
+    hint = typing.get_type_hints(type(node))[name]
+    return _Place(node, name, getattr(node, name), hint, f"{at}.{name}")
+
+
+def _by_number(place: _Place, name: str, path: str) -> str:
+    names = [getattr(item, "name", "") for item in place.value]
+    if name in names:
+        path = path.replace(f".{name}", f"[{names.index(name)}]", 1)
+        return (
+            f"{place.at}: expected a number in brackets, received {name!r}; write --config.{path}."
+        )
+    return (
+        f"{place.at}: expected a number in brackets, as in {place.at}[0], received {name!r}; it "
+        f"has: {', '.join(f'{other} [{i}]' for i, other in enumerate(names)) or 'none'}."
+    )
+
+
+def _wants_none(place: _Place, value: str | None) -> bool:
+    return place.optional and value is not None and value.lower() == "none"
+
+
+def _check_value(place: _Place, value: str | None) -> None:
+    """Raise ConfigError unless a flag can set the field to `value`."""
+    hint, node, at = place.hint, place.value, place.at
+    if place.optional and node is None and _specs(hint):
+        raise ConfigError(
+            f"{at}: expected none, as the command line makes no objects, received {value!r}; set "
+            f"it to {_objects(hint)} in a config file."
+        )
+    whole = hint in (Any, Callable) or Callable in typing.get_args(hint) or _specs(hint)
     if isinstance(node, list) or (whole and not _is_plain(node)):
         one = f"{at}[0]" if isinstance(node, list) else at
         raise ConfigError(
-            f"{at}: expected one field of it on the command line, as in --{one}.FIELD=VALUE; "
-            "set the whole in a config file."
+            f"{at}: expected {'none or ' if place.optional else ''}one field of it on the command "
+            f"line, as in --{one}.FIELD=VALUE; set the whole in a config file."
         )
-    if hint in (bool, int, float) and value is not None and not _reads_as(hint, value):
-        raise ConfigError(f"{at}: expected {words(hint)}, received {value!r}.")
+    kind = next((part for part in (hint, *typing.get_args(hint)) if part in _READ), None)
+    if kind and value is not None and not _reads_as(kind, value):
+        raise ConfigError(f"{at}: expected {words(kind)}, received {value!r}.")
+
+
+def _specs(hint: Any) -> list[type]:
+    parts = [part for part in (hint, *typing.get_args(hint)) if isinstance(part, type)]
+    return [part for part in parts if dataclasses.is_dataclass(part)]
+
+
+def _objects(hint: Any) -> str:
+    """Return how objects that `hint` allows are written, as `EMA() or SWA()`."""
+    kinds = [kind for spec in _specs(hint) for kind in (spec.__subclasses__() or [spec])]
+    return " or ".join(dict.fromkeys(f"{kind.__name__}()" for kind in kinds)) or "an object"
 
 
 def _is_plain(value: Any) -> bool:
@@ -99,44 +177,3 @@ def _reads_as(kind: type, text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def load_config(name: str) -> Experiment:
-    """Return what `get_config()` of a shipped config or of a Python file returns."""
-    shipped = shipped_configs().get(name)
-    path = shipped or Path(name).expanduser()
-    if not path.is_file():
-        files = [*shipped_configs(), *map(str, Path(name).parent.glob("*.py"))]
-        raise ConfigError(
-            f"--config: expected a shipped config or a Python file, received {name!r}, which is "
-            f"neither; {nearest(name, files)}"
-        )
-    module_spec = importlib.util.spec_from_file_location("tfopt_config", path)
-    if module_spec is None or module_spec.loader is None:
-        raise ConfigError(f"--config: expected a Python file, received {name!r}.")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # dataclasses in a config look their module up
-    if not shipped and (beside := str(path.resolve().parent)) not in sys.path:
-        sys.path.append(beside)  # a config may import a model that lies beside it
-    try:
-        module_spec.loader.exec_module(module)
-        experiment = module.get_config()
-    except Exception as error:
-        raise ConfigError(f"--config={name}: {error}") from error
-    if not isinstance(experiment, Experiment):
-        received = type(experiment).__name__
-        raise ConfigError(
-            f"--config={name}: expected get_config() to return an Experiment, received {received}."
-        )
-    if not shipped:
-        code = ast.dump(ast.parse(path.read_text()))  # without comments, which change nothing
-        experiment.source = hashlib.sha256(code.encode()).hexdigest()[:16]
-    return experiment
-
-
-def shipped_configs() -> dict[str, Path]:
-    """Return the configs that come with tfopt, by name."""
-    # Installed, configs lie in the package; in a checkout, beside it.
-    folders = [_PACKAGE / "configs", _PACKAGE.parent / "configs"]
-    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    return {path.stem: path for path in folder.glob("*.py") if path.stem != "__init__"}

@@ -214,21 +214,24 @@ def _check_tree(node: Any, at: str) -> None:
     hints = typing.get_type_hints(type(node))
     for field in dataclasses.fields(node):
         value, where = getattr(node, field.name), f"{at}.{field.name}"
+        children = list(_children(value, where))
+        # First of all, since a class passes for a function and its type says little.
+        for child, path in children:
+            if isinstance(child, type):
+                raise ConfigError(
+                    f"{path}: expected an object, received the class {child.__name__}; "
+                    f"write {child.__name__}()."
+                )
         if not _fits(value, hints[field.name]):
             raise ConfigError(f"{where}: expected {words(hints[field.name])}, received {value!r}.")
         method = field.metadata.get("method")
         if method and not callable(getattr(value, method, None)):
             raise ConfigError(f"{where}: expected an object with {method}(), received {value!r}.")
         stated = field.metadata.get("bounds", [])
-        if not all(test(value) for _, test in stated):
+        if value is not None and not all(test(value) for _, test in stated):
             limits = " and ".join(limit for limit, _ in stated)
             raise ConfigError(f"{where}: expected a number {limits}, received {value!r}.")
-        for child, path in _children(value, where):
-            if isinstance(child, type):
-                raise ConfigError(
-                    f"{path}: expected an object, received the class {child.__name__}; "
-                    f"write {child.__name__}()."
-                )
+        for child, path in children:
             _check_tree(child, path)
     rules: Callable[[], Iterator[tuple[str, str]]] | None = getattr(node, "rules", None)
     for name, expected in rules() if rules else ():
@@ -266,7 +269,12 @@ def _fits(value: Any, hint: Any) -> bool:
 def words(hint: Any) -> str:
     """Return the type `hint` in a user's words."""
     plain = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
-    name = getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(words, args))
+    if hint is type(None):
+        return "None"
+    name = str(hint) if origin else getattr(hint, "__name__", str(hint))
     return plain.get(hint, name.replace("typing.", ""))
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tfopt import tools
-from tfopt.command_line import parse, shipped_configs
+from tfopt.command_line import parse
 from tfopt.config import ConfigError, RunError, nearest
+from tfopt.config_file import shipped_configs
 
 HELP = """\
 Make a Keras model small and fast, and prove what is exported.

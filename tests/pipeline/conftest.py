@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tfopt.command_line import load_config
 from tfopt.compat import tf
+from tfopt.config_file import load_config
 
 TINY = Path(__file__).parent / "tiny.py"
 FLAGS = f"--config={TINY}", "--config.deterministic=true"

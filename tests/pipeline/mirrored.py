@@ -12,8 +12,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from tfopt.checkpoint import load_model
-from tfopt.command_line import load_config
 from tfopt.compat import keras, tf
+from tfopt.config_file import load_config
 from tfopt.data import from_arrays
 from tfopt.facts import kernel_variables
 from tfopt.pipeline import run

@@ -22,6 +22,7 @@ class Bits:
 
     def rules(self) -> Any:
         """Yield what is impossible."""
+        yield from _any_layers(self.layers)
         yield from _two_widths("weights", self.weights, 4, 8)
 
     def bits(self) -> int:
@@ -34,6 +35,10 @@ class Float:
     """The layers that match a name or pattern stay float, in the artifact as well."""
 
     layers: tuple[str, ...]
+
+    def rules(self) -> Any:
+        """Yield what is impossible."""
+        yield from _any_layers(self.layers)
 
     def bits(self) -> int:
         """Return 0: there is no rounding."""
@@ -106,6 +111,11 @@ class Quantize(Stage):
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _any_layers(layers: tuple[str, ...]) -> Any:
+    if not layers:
+        yield "layers", "at least one name or pattern of layers"
 
 
 def _two_widths(field: str, value: int, one: int, other: int) -> Any:
