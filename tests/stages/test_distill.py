@@ -36,15 +36,16 @@ def network(width, seed, classes=3):
     return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x), name="network")
 
 
-def data(augment=None):
+def data(augment=None, order=slice(None), batch_size=8):
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(26, 4, 4, 1)).astype(np.float32), np.arange(26) % 3
+    images, labels = images[order], labels[order]
     return from_arrays(
         train=(images, labels),
         validation=(images[:5], labels[:5]),
         test=(images[5:9] + 1, labels[5:9]),
         class_names=("a", "b", "c"),
-        batch_size=8,
+        batch_size=batch_size,
         augment=augment,
     )
 
@@ -176,6 +177,13 @@ def test_a_transformer_learns_where_its_teacher_looks(tmp_path):
     assert apart() < before / 2
 
 
+def test_attention_that_quantization_took_apart_is_no_objective():
+    stage = Quantize(teacher=Teacher(objective=AttentionScores()))
+    prepared = stage.prepare(transformer(2, 1), 3, data().samples)
+    with pytest.raises(ConfigError, match="in the student, received a quantization-aware one"):
+        attached("quantize", prepared, stage.teachers, [transformer(2, 2)], data())
+
+
 def test_kept_logits_teach_what_a_live_teacher_teaches(tmp_path):
     def history(cached):
         members = (
@@ -205,6 +213,15 @@ def test_logits_are_kept_by_the_number_of_the_example_and_by_the_teacher(tmp_pat
     np.testing.assert_allclose(changed - logits, [[1.0, 2.0, 3.0]] * 26, atol=1e-5)
     monkeypatch.setattr(kept, "_write", None)
     np.testing.assert_array_equal(kept_logits(master, splits, tmp_path), changed)
+
+
+def test_logits_are_kept_by_all_examples_and_not_by_how_they_begin(tmp_path, monkeypatch):
+    master, order = network(4, 2), [*range(24), 25, 24]
+    first = kept_logits(master, data(), tmp_path)
+    swapped = kept_logits(master, data(order=order), tmp_path)
+    np.testing.assert_allclose(swapped, first[order], rtol=1e-5)
+    monkeypatch.setattr(kept, "_write", None)
+    assert np.array_equal(kept_logits(master, data(batch_size=5), tmp_path), first)
 
 
 def test_logits_of_augmented_examples_can_not_be_kept():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras, tf
+from tfopt.config import ConfigError
 from tfopt.stages import L1, BatchNormScale, Taylor
 from tfopt.stages.channels import STAYS, coupled
 
@@ -40,6 +41,12 @@ def test_batch_norm_scale_knows_only_what_is_normalised(model):
     added, plain = rated(BatchNormScale(), model)
     assert added.tolist() == [0.5, 2.0, 0.0]
     assert np.isnan(plain).all()
+
+
+def test_batch_norm_scale_needs_one(model):
+    plain = keras.Model(model.input, model.get_layer("other").output, name="plain")
+    with pytest.raises(ConfigError, match=r"received 'plain', which has none; rate by L1\(\)"):
+        BatchNormScale().rate(plain, coupled(plain, lambda layer: False), None)
 
 
 def test_taylor_finds_what_nothing_depends_on(model):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.config import bounded, spec
+from tfopt.config import ConfigError, bounded, spec
 from tfopt.facts import kernel_variables, weight_name
 from tfopt.stages.channels import Axis, Channels
 from tfopt.stages.scores import fisher
@@ -38,14 +38,22 @@ class BatchNormScale:
     """
 
     def rate(self, model: "keras.Model", channels: Channels, samples: Any) -> np.ndarray:
-        """Return the worth of each channel, (channels,), NaN for one without a scale."""
-        del model, samples
+        """Return the worth of each channel, (channels,), NaN for one without a scale.
+
+        Raises ConfigError for a model in which none has one.
+        """
+        del samples
         axes = [
             axis
             for axis in channels.axes
             if isinstance(axis.layer, keras.layers.BatchNormalization)
             and weight_name(axis.weight) == "gamma"
         ]
+        if not axes:
+            raise ConfigError(
+                f"BatchNormScale(): expected a model with BatchNormalization that has a scale, "
+                f"received {model.name!r}, which has none; rate by L1() or Taylor()."
+            )
         return _mean(axes, [np.abs(axis.weight.numpy()) for axis in axes], channels)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, bounded, nearest, spec
+from tfopt.facts import is_quantized
 from tfopt.stages.taps import LOGITS, Pairs, Shape, Tap, attentions, hidden
 
 _Shapes = dict[str, Shape]
@@ -131,6 +132,12 @@ class AttentionScores(Objective):
 
     def taps(self, student: "keras.Model", teacher: "keras.Model") -> Pairs:
         """Return the scores of the named or the matched pairs of layers."""
+        if is_quantized(student) and not attentions(student):
+            raise ConfigError(
+                "objective: expected MultiHeadAttention layers in the student, received a "
+                "quantization-aware one, in which they are operators that round one by one; use "
+                "Features(), or AttentionScores() in the stage before."
+            )
         mine, theirs = (
             {name: shape for name, shape in hidden(model).items() if name in attentions(model)}
             for model in (student, teacher)
@@ -188,8 +195,8 @@ def _by_depth(student: list[str], teacher: list[str]) -> _Names:
     if not student or not teacher:
         raise ConfigError(
             "objective: expected MultiHeadAttention layers in both models, received "
-            f"{len(student)} in the student and {len(teacher)} in the teacher; use Features() or "
-            "AttentionTransfer()."
+            f"{len(student)} in the student and {len(teacher)} in the teacher; use Features() or, "
+            "for images, AttentionTransfer()."
         )
     # Rounded up, in whole numbers: the last layers meet, and a shallower teacher serves too.
     place = [-(-(index + 1) * len(teacher) // len(student)) - 1 for index in range(len(student))]

@@ -61,7 +61,7 @@ class Shrink(Stage):
         found = coupled(model, excluded(self, kernels).__contains__)
         kinds = budget.kinds(found)
         cost = _COSTS[self._what](model, found, kinds)
-        cuts = budget.cuts(self.score.rate(model, found, samples), kinds, self.multiple)
+        cuts = budget.cuts(self._rated(model, found, samples), kinds, self.multiple)
         target = self._target(cost(kinds.sizes))
         self._check_target(target, cost(kinds.sizes), cost(cuts.made(len(cuts.sizes), kinds.sizes)))
         left = budget.fitted(cuts, kinds.sizes, cost, target)
@@ -85,6 +85,12 @@ class Shrink(Stage):
                 f"stage {self.name!r}: expected between {target / 4:,.0f} and {target:,.0f} "
                 f"{_NOUNS[self._what]}, measured {measured:,}."
             )
+
+    def _rated(self, model: "keras.Model", found: Channels, samples: Any) -> np.ndarray:
+        try:
+            return self.score.rate(model, found, samples)
+        except ConfigError as error:
+            raise ConfigError(f"stage {self.name!r}, score: {error}") from error
 
     @property
     def _what(self) -> str:
