@@ -29,7 +29,7 @@ FLAGS = [
     ("--config.stages[0].epochs=2.5", "epochs: expected a whole number, received '2.5'"),
     (
         "--config.stages[1].sparsity=1.2",
-        "config.stages[1].sparsity: expected a number of at least 0 and below 1, received 1.2",
+        "config.stages[1].sparsity: expected a number above 0 and below 1, received 1.2",
     ),
     (
         "--config.stages[1].teacher.stage=trian",
@@ -81,7 +81,11 @@ FILES = [
     ),
     ("Prune(", "Prune(sparcity=0.9, ", "Prune has no field 'sparcity'; did you mean 'sparsity'?"),
     ("Stage()", "Stage(epochs='3')", "config.stages[0].epochs: expected a whole number, received"),
-    ("Prune(", "Prune(sparsity=True, ", "config.stages[1].sparsity: expected a number, received"),
+    (
+        "Prune(",
+        "Prune(sparsity=True, ",
+        "config.stages[1].sparsity: expected a number or None, received",
+    ),
     (
         "Stage(), Prune(teacher=Teacher()), Quantize()",
         "Stage(), Quantize(), Prune()",
@@ -205,7 +209,7 @@ def test_help_lists_configs_and_tools_without_tensorflow():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.stages[1].sparsity=1.2"], "expected a number of at least 0 and below 1"),
+        (["--config.stages[1].sparsity=1.2"], "expected a number above 0 and below 1"),
         (["--config.stages[1].sparcity=0.9"], "did you mean 'sparsity'?"),
         (["--config=digit"], "did you mean 'digits'?"),
         (["--conf=digits"], "there is no flag --conf; did you mean 'config'?"),

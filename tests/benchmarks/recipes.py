@@ -92,7 +92,7 @@ def _after_training() -> dict[str, Recipe]:
         "int16 x 8": made(Int16x8()),
         "4 bit, OCTAV": made(EdgeQuantized()),
         "one-shot 50%": made(Int8(), OneShotPrune(sparsity=0.5)),
-        "one-shot 2:4": made(Int8(), OneShotPrune(sparsity=0.0, pattern=NofM())),
+        "one-shot 2:4": made(Int8(), OneShotPrune(pattern=NofM())),
     }
 
 
@@ -101,7 +101,7 @@ def _begun_with(budget: int, begun: Any) -> dict[str, Recipe]:
     rest = budget - _begun(budget)
     last = max(round(rest * 0.4), 1)
 
-    def pruned(sparsity: float, **options: Any) -> Prune:
+    def pruned(sparsity: float | None, **options: Any) -> Prune:
         return Prune(epochs=rest - last, sparsity=sparsity, learning_rate=0.03, **_SGD, **options)
 
     def made(*stages: Any, epochs: int = last, **options: Any) -> Recipe:
@@ -121,7 +121,7 @@ def _begun_with(budget: int, begun: Any) -> dict[str, Recipe]:
         "pruned 80% global, QAT": made(pruned(0.8, allocation=Global())),
         "pruned 80% sensitivity, QAT": made(pruned(0.8, allocation=Sensitivity())),
         "pruned 90%, QAT": made(pruned(0.9, allocation=Sensitivity())),
-        "pruned 2:4, QAT": made(pruned(0.0, pattern=NofM(), exclude=(First(),))),
+        "pruned 2:4, QAT": made(pruned(None, pattern=NofM(), exclude=(First(),))),
         "pruned 80% in blocks of 4, QAT": made(pruned(0.8, pattern=Block())),
         "shrunk 50%, QAT": made(Shrink(epochs=rest - last, params=0.5, learning_rate=0.03, **_SGD)),
         "clustered 16, QAT": made(shared(rest - last)),

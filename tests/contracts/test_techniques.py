@@ -51,7 +51,7 @@ TECHNIQUES = {
         teacher=Teacher(model=itself, objective=AttentionScores())
     ),
     "blocks": lambda _: Prune(pattern=Block(), **HALF),
-    "two_of_four": lambda _: Prune(sparsity=0.0, pattern=NofM(), growth=AtOnce()),
+    "two_of_four": lambda _: Prune(pattern=NofM(), growth=AtOnce()),
     "global": lambda _: Prune(allocation=Global(), **HALF),
     "erk": lambda _: Prune(allocation=ERK(), **HALF),
     "sensitivity": lambda _: Prune(allocation=Sensitivity(batches=1), **HALF),

@@ -39,7 +39,7 @@ def by_magnitude(model, stage, splits):
 
 @pytest.mark.parametrize(
     "stage",
-    [OneShotPrune(sparsity=0.7, allocation=Uniform()), OneShotPrune(sparsity=0, pattern=NofM())],
+    [OneShotPrune(sparsity=0.7, allocation=Uniform()), OneShotPrune(pattern=NofM())],
 )
 def test_keeps_more_of_the_accuracy_than_magnitude_does(trained, stage):
     model, splits = trained

@@ -54,7 +54,7 @@ def in_training(stage, steps):
 
 
 def test_two_of_four_grows_with_the_schedule():
-    stage = Prune(sparsity=0, pattern=NofM(), growth=Polynomial(end=1.0, power=1))
+    stage = Prune(pattern=NofM(), growth=Polynomial(end=1.0, power=1))
     kept = [masks["masked_logits"] for masks in in_training(stage, 5)]
     groups = np.array([mask.reshape(-1, 4, 3).sum(1) for mask in kept])
     assert set(groups.ravel()) == {2, 4}

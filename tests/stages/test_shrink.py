@@ -101,13 +101,15 @@ def test_a_config_that_makes_no_sense_is_refused(stage, message):
         _check_tree(stage, "config.stages[0]")
 
 
-def test_check_raises_where_the_target_was_missed():
+def test_check_raises_where_the_target_was_missed(caplog):
     def facts(params):
         return Facts(kernels=(), params=params, macs=0)
 
     stage = Shrink(params=0.5)
+    caplog.set_level("INFO")
     for params in (125, 500):
         stage.check(facts(1000), facts(params))
+        assert caplog.messages[-1] == f"stage shrink: {params} of 1,000 parameters are left."
     for params in (124, 501):
         with pytest.raises(RunError, match=f"between 125 and 500 .*, measured {params}"):
             stage.check(facts(1000), facts(params))

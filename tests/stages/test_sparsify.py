@@ -52,12 +52,16 @@ def test_the_others_make_up_for_what_stays_dense(exclude, dense):
         (Prune(exclude=("stm",)), "layers with a kernel, received 'stm'; did you mean 'stem'"),
         (Prune(exclude=("*",)), "expected a model with a layer to prune"),
         (
+            Prune(pattern=NofM(), exclude=("point", "logits")),
+            r"pattern: expected one that fits a layer, received NofM\(zeros=2, of=4\), which gives",
+        ),
+        (
             Prune(exclude=(Last(),)),
             r"received 0.8; 0.045 is what they give \(2,084 of 2,184 weights stay dense",
         ),
         (
-            Prune(pattern=NofM()),
-            r"received 0.8; 0.484 is what they give \(36 of 2,184 weights stay dense",
+            Prune(sparsity=0.8, pattern=NofM()),
+            r"received 0.8; 0.484 is what they give \(36 of 2,184 .* for that, leave sparsity out,",
         ),
     ],
 )
@@ -104,7 +108,7 @@ def test_zeros_that_are_there_count_and_too_many_are_refused():
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        (Prune(sparsity=0), "sparsity: expected a number above 0, as only an N:M pattern"),
+        (Prune(sparsity=0), "sparsity: expected a number above 0 and below 1, received 0"),
         (Prune(exclude=(3,)), r"exclude: expected names or patterns of layers, First\(\) or Last"),
         (Prune(pattern=NofM(zeros=4, of=4)), r"pattern.zeros: expected fewer than of \(4\)"),
         (Prune(pattern="2:4"), r"pattern: expected an object with may_go\(\), received '2:4'"),
@@ -115,15 +119,17 @@ def test_nonsense_is_refused_when_the_config_is_read(stage, message):
         Experiment(name="x", data=Digits(), model=model, stages=[stage]).validate()
 
 
-def test_check_raises_beyond_a_point():
+def test_check_raises_beyond_a_point(caplog):
     dense, facts = measure(model()), measure(sparse(0.6))
     reached = facts.sparsity
     Prune(sparsity=reached + 0.009).check(dense, facts)
     asked = f"expected sparsity {reached + 0.03:.3f} over all kernels, measured {reached:.3f}"
     with pytest.raises(RunError, match=asked):
         Prune(sparsity=reached + 0.03).check(dense, facts)
+    caplog.set_level("INFO")
     with pytest.raises(RunError, match="expected sparsity 0.484 over all kernels, measured 0.000"):
-        Prune(sparsity=0, pattern=NofM()).check(dense, dense)
+        Prune(pattern=NofM()).check(dense, dense)
+    assert "stage prune: dense, as the pattern doesn't fit: stem/kernel." in caplog.messages
 
 
 def test_blocks_too_large_for_the_sparsity_are_refused_with_what_they_give():

@@ -68,8 +68,6 @@ class Cluster(Stage):
         variables = kernel_variables(clustered)
         for name, kernel in covered.items():
             variables[name].assign(self._values(variables[name].numpy(), kernel))
-        left = sorted(variables.keys() - covered.keys())
-        _LOG.info("stage %s leaves as they are: %s.", self.name, ", ".join(left) or "none")
         if not self.epochs:
             recompute_statistics(clustered, samples.take(_BATCHES))
         return clustered
@@ -77,7 +75,10 @@ class Cluster(Stage):
     def check(self, before: Facts, after: Facts) -> None:
         """Raise RunError where a kernel has more values than clusters."""
         del before
-        for kernel in self._covered(after.kernels):
+        covered = self._covered(after.kernels)
+        if left := [kernel.key for kernel in after.kernels if kernel not in covered]:
+            _LOG.info("stage %s left as they were: %s.", self.name, ", ".join(left))
+        for kernel in covered:
             found = kernel.distinct if self.per_channel else kernel.distinct_total
             if found > self.clusters:
                 raise RunError(

@@ -65,12 +65,7 @@ class Shrink(Stage):
         target = self._target(cost(kinds.sizes))
         self._check_target(target, cost(kinds.sizes), cost(cuts.made(len(cuts.sizes), kinds.sizes)))
         left = budget.fitted(cuts, kinds.sizes, cost, target)
-        small = without(model, found, budget.removed(cuts, kinds.sizes, left))
-        _LOG.info(
-            "stage %s: %s of %s %s are left.",
-            *(self.name, f"{cost(left):,}", f"{cost(kinds.sizes):,}", _NOUNS[self._what]),
-        )
-        return small
+        return without(model, found, budget.removed(cuts, kinds.sizes, left))
 
     def check(self, before: Facts, after: Facts) -> None:
         """Raise RunError unless `after` costs what was asked for, and not far less.
@@ -78,13 +73,14 @@ class Shrink(Stage):
         A multiple more of any layer would exceed the target, and no cut takes more than half of
         both axes of a kernel: so at least a quarter of the target is left.
         """
-        target = self._target(getattr(before, self._what))
-        measured = getattr(after, self._what)
+        whole, measured = (getattr(facts, self._what) for facts in (before, after))
+        target, noun = self._target(whole), _NOUNS[self._what]
         if not target / 4 <= measured <= target:
             raise RunError(
                 f"stage {self.name!r}: expected between {target / 4:,.0f} and {target:,.0f} "
-                f"{_NOUNS[self._what]}, measured {measured:,}."
+                f"{noun}, measured {measured:,}."
             )
+        _LOG.info("stage %s: %s of %s %s are left.", self.name, f"{measured:,}", f"{whole:,}", noun)
 
     def _rated(self, model: "keras.Model", found: Channels, samples: Any) -> np.ndarray:
         try:

@@ -1,5 +1,6 @@
 """What all ways of pruning share: how much, in which pattern, from which layers."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -12,7 +13,9 @@ from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
 from tfopt.stages.hold import is_sparse
 from tfopt.stages.patterns import Unstructured, folded, losing, most
 
+_LOG = logging.getLogger(__name__)
 _POINT = 0.01
+_USUAL = 0.8
 # Their kernels have heads where those of others have inputs and outputs.
 _NO_TILES = {"EinsumDense", "MultiHeadAttention"}
 
@@ -23,14 +26,14 @@ class Sparsify(Stage):
 
     `sparsity` is the share of zeros in all kernels of the model, also in those that stay
     dense, for which the others make up; `pattern` says which weights go together,
-    `allocation` how much each layer loses. An N:M pattern has a sparsity of its own: ask for
-    that, or for 0, which takes what it gives. Layers whose name matches a pattern in
-    `exclude`, or that have a role that is in it (`First()`, `Last()`), stay dense.
+    `allocation` how much each layer loses. None is what an N:M pattern gives by itself, and 0.8
+    in any other pattern. Layers whose name matches a pattern in `exclude`, or that have a role
+    that is in it (`First()`, `Last()`), stay dense.
     """
 
     prunes: ClassVar[tuple[str, ...]] = ()
 
-    sparsity: float = bounded(0.8, least=0, below=1)
+    sparsity: float | None = bounded(None, above=0, below=1)
     pattern: Any = having("may_go", Unstructured)
     allocation: Any = having("scores", Uniform)
     exclude: tuple[Any, ...] = ()
@@ -38,8 +41,6 @@ class Sparsify(Stage):
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield what is impossible."""
         yield from Stage.rules(self)
-        if not self.sparsity and not self.pattern.fixed:
-            yield "sparsity", "a number above 0, as only an N:M pattern has one of its own"
         yield from exclude_rules(self)
 
     def zeros(self, model: "keras.Model", samples: Any) -> dict[Kernel, int]:
@@ -49,33 +50,43 @@ class Sparsify(Stage):
         dense = [kernel for kernel in facts.kernels if kernel not in kernels]
         there = sum(kernel.zeros for kernel in dense if is_sparse(kernel.zeros, kernel.size))
         if self.pattern.fixed:
-            zeros = {kernel: self._most(kernel) for kernel in kernels}
+            zeros = self._in_pattern(kernels)
         else:
-            wanted = round(self.sparsity * total) - there
+            wanted = round(self._asked * total) - there
             zeros = allocate(self.allocation, self.pattern, model, samples, kernels, wanted)
         given = (there + self._reached(model, zeros)) / total
-        if self.sparsity and abs(given - self.sparsity) > self._tolerance(facts):
+        if self._asked and abs(given - self._asked) > self._tolerance(facts):
             raise ConfigError(
                 f"stage {self.name!r}: expected a sparsity that its {len(kernels)} kernels can "
-                f"give in this pattern, received {self.sparsity:g}; {given:.3f} is what they give "
+                f"give in this pattern, received {self._asked:g}; {given:.3f} is what they give "
                 f"({sum(k.size for k in dense):,} of {total:,} weights stay dense, "
-                f"{sum(k.zeros for k in kernels):,} of theirs were zero before): ask for that, or "
-                "for 0 in an N:M pattern, or change exclude or pattern."
+                f"{sum(k.zeros for k in kernels):,} of theirs were zero before): ask for "
+                f"that{', leave sparsity out' * self.pattern.fixed}, or change exclude or pattern."
             )
         return zeros
 
     def check(self, before: Facts, after: Facts) -> None:
         """Raise RunError unless the whole model is as sparse as asked, within a point."""
         del before
-        given = sum(map(self._most, self._covered(after))) if self.pattern.fixed else 0
-        asked = self.sparsity or given / sum(kernel.size for kernel in after.kernels)
+        most = {kernel.key: self._most(kernel) for kernel in self._covered(after)}
+        if unfit := [k.key for k in self._named(after) if not most.get(k.key)]:
+            _LOG.info(
+                "stage %s: dense, as the pattern doesn't fit: %s.", self.name, ", ".join(unfit)
+            )
+        given = sum(most.values()) if self.pattern.fixed else 0
+        asked = self._asked or given / sum(kernel.size for kernel in after.kernels)
         missing = asked - after.sparsity
         # What an N:M pattern gives comes on top of other zeros.
-        if max(missing, -missing if self.sparsity else 0) > self._tolerance(after):
+        if max(missing, -missing if self._asked else 0) > self._tolerance(after):
             raise RunError(
                 f"stage {self.name!r}: expected sparsity {asked:.3f} over all kernels, measured "
                 f"{after.sparsity:.3f}; train for more epochs or end the growth earlier."
             )
+
+    @property
+    def _asked(self) -> float:
+        """The sparsity that was asked for; 0 where it is the pattern's own."""
+        return self.sparsity or (0.0 if self.pattern.fixed else _USUAL)
 
     def _prunable(self, facts: Facts) -> list[Kernel]:
         check_exclude(self, facts.kernels)
@@ -87,11 +98,24 @@ class Sparsify(Stage):
             )
         return kernels
 
-    def _covered(self, facts: Facts) -> list[Kernel]:
+    def _in_pattern(self, kernels: list[Kernel]) -> dict[Kernel, int]:
+        zeros = {kernel: self._most(kernel) for kernel in kernels}
+        if not any(zeros.values()):
+            raise ConfigError(
+                f"stage {self.name!r}, pattern: expected one that fits a layer, received "
+                f"{self.pattern!r}, which gives none of {len(kernels)} kernels a zero; they have "
+                "too few inputs: take another pattern."
+            )
+        return zeros
+
+    def _named(self, facts: Facts) -> list[Kernel]:
         dense = excluded(self, facts.kernels)
         kernels = [k for k in facts.kernels if k.layer not in dense and "depthwise" not in k.name]
-        types = set(self.prunes) - (set() if self.pattern.tile == (1, 1) else _NO_TILES)
-        return [kernel for kernel in kernels if kernel.layer_type in types]
+        return [kernel for kernel in kernels if kernel.layer_type in self.prunes]
+
+    def _covered(self, facts: Facts) -> list[Kernel]:
+        refused = set() if self.pattern.tile == (1, 1) else _NO_TILES
+        return [kernel for kernel in self._named(facts) if kernel.layer_type not in refused]
 
     def _most(self, kernel: Kernel) -> int:
         return most(self.pattern, kernel.shape, kernel.layer_type)
