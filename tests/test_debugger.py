@@ -80,6 +80,8 @@ def test_the_advice_fits_the_cause(made, variant, examples, layer, advice):
     assert found[layer].own_db < 20
     assert re.search(advice, found[layer].advice), found[layer].advice
     assert f"exclude=('{layer}',)" in found[layer].advice
+    # 3 bytes more for each weight of the kernel of 3x3x8x8; the input has none.
+    assert ("(1,728 bytes more)" in found[layer].advice) == (layer == "second_relu")
 
 
 def test_channels_lost_beside_a_great_one_are_found_where_they_were_lost():

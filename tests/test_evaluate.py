@@ -149,7 +149,7 @@ def test_measurement(artifacts, model, reference, variant):
     artifact = artifacts[variant]
     found = measure(artifact, model, reference)
     assert (found.stage, found.variant) == ("train", variant)
-    assert found.bytes == len(artifact.content)
+    assert (found.bytes, found.examples) == (len(artifact.content), 70)
     assert len(gzip.compress(artifact.content, mtime=0)) == found.gzip_bytes < found.bytes
     zeros = sum(int(np.sum(values == 0)) for values, _ in KERNELS.values())
     assert found.sparsity == zeros / (CONV.size + DEPTHWISE.size + DENSE.size)
@@ -236,6 +236,20 @@ def test_absurd_calibration_is_found_at_the_input(model, reference):
     artifact = export.Artifact(stage="train", variant="int8", content=content)
     with pytest.raises(evaluate.ArtifactError, match="part at layer 'input'"):
         measure(artifact, model, reference)
+
+
+def test_one_example_that_differs_is_no_defect_of_a_small_split():
+    assert evaluate.agrees(29 / 30, 30, 0.99)
+    assert not evaluate.agrees(28 / 30, 30, 0.99)
+    assert not evaluate.agrees(998 / 1000, 1000, 0.999)
+    assert evaluate.agrees(0.95, 1000, 0.95)
+
+
+def test_what_a_loaded_model_has_is_logged(model, caplog):
+    caplog.set_level("INFO")
+    evaluate.log_accuracy(model, split())
+    expected = np.mean(model(EXAMPLES[:70]).numpy().argmax(-1) == LABELS[:70])
+    assert f"the loaded model has {expected:.1%} on the validation split" in caplog.text
 
 
 def test_drift_is_not_blamed_on_a_layer(artifacts, model, reference):

@@ -24,6 +24,7 @@ def row(stage, variant, **changes):
     return {
         "stage": stage,
         "variant": variant,
+        "examples": 360,
         "accuracy": 0.9778,
         "keras_accuracy": 0.9722,
         "agreement": 0.9944,
@@ -45,6 +46,7 @@ def row(stage, variant, **changes):
     }
 
 
+SLOW = "prune_int16x8 is slow here**: on a CPU its int16 operators run on reference kernels"
 ROWS = [
     row("train", "float32", bytes=1_318_424),
     row("prune", "int8"),
@@ -94,11 +96,33 @@ def test_json_holds_everything(workdir):
     assert found["rows"] == ROWS
     assert list(found["rows"][0]) == list(ROWS[0])
     assert found["experiment"] == EXPERIMENT
-    assert found["stages"] == STAGES
+    assert [{k: s[k] for k in s if k != "proofs"} for s in found["stages"]] == STAGES
+    assert [s["proofs"] for s in found["stages"]] == report.proofs(ROWS, STAGES)
     assert found["data"] == DATA
     assert found["tfopt"] == tfopt.__version__
     assert found["environment"]["tensorflow"] == tf.__version__
     assert all(found["environment"].values())
+
+
+def test_a_stage_is_proven_by_the_int8_artifact_and_the_like_of_the_stage_before():
+    rows = [
+        row("train", "float32", ops_int8=0, ops_float=8),
+        row("train", "int8_mse"),
+        row("prune", "int8", ops_int8=6, ops_float=2),
+        row("prune", "int16x8", ops_int8=0, ops_int16=8, ops_float=0),
+        row("quantize", "int16x8", ops_int8=0, ops_int16=7),
+    ]
+    stages = [{"name": name} for name in ("train", "prune", "quantize", "unproven")]
+    found = report.proofs(rows, stages)
+    names = [[proof[k] and proof[k]["artifact"] for k in ("before", "after")] for proof in found]
+    assert names == [
+        [None, "train_int8_mse"],
+        ["train_int8_mse", "prune_int8"],
+        ["prune_int16x8", "quantize_int16x8"],
+        ["quantize_int16x8", None],
+    ]
+    assert [proof["after"]["integer_ops"] for proof in found[:-1]] == [7 / 8, 6 / 8, 7 / 8]
+    assert found[0]["after"]["accuracy_gap"] == pytest.approx(0.0056)
 
 
 def test_table_has_a_line_per_artifact():
@@ -113,13 +137,18 @@ def test_table_has_a_line_per_artifact():
 
 def test_markdown_is_whole(workdir):
     text = (workdir / "report.md").read_text()
+    whole = json.loads((workdir / "report.json").read_text())
     lines = text.splitlines()
     assert lines[0] == "# digits <1>"
     start = next(i for i, line in enumerate(lines) if line.startswith("| artifact | accuracy"))
     assert [line.count("|") for line in lines[start : start + 5]] == [10] * 5
     assert "| prune_int8 | 97.78% | 99.44% | 79,488 | 31,002 | 75.00% | 7/8 |" in text
     assert "| conv | CONV_2D | 8×3×3×4 | int8 | 216 | 288 | 75.00% | 11 (40) |" in text
-    assert "### prune, 4 s" in text
+    assert "<summary>prune, 4 s: 296 parameters, 0.00% zeros</summary>" in text
+    assert text.count("<details") == text.count("</details>") == 2 + len(ROWS) + len(ROWS) + 1
+    assert "| integer operators (artifact) | – | 87.50% (train_float32) |" in text
+    assert "| integer operators (artifact) | 87.50% (train_float32) | 87.50% (prune_int8) |" in text
+    assert "| artifact against Keras | – | +0.56 points, 99.44% agree, 0.153 |" in text
     assert "- `lstm` stays float: TFLite has no int8 kernel for it." in text
     assert "| multiply-accumulates | 18,432 | 18,432 |" in text
     assert "| 0.00%, 36 (3×3×4×8) | 75.00%, 10 (3×3×4×8) |" in text
@@ -131,6 +160,8 @@ def test_markdown_is_whole(workdir):
     assert "| conv | 11.2 | 9.0 | Equalize() |" in text
     assert "**prune_float16 is no smaller**: 2,000,000 bytes" in text
     assert text.count("is no smaller") == 1
+    assert SLOW not in text
+    assert SLOW in report.markdown(whole | {"rows": [row("prune", "int16x8", ops_int16=1)]})
     assert "{{" not in text
     assert "{%" not in text
 

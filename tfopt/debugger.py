@@ -1,5 +1,6 @@
 """Where an artifact and its Keras model part, layer by layer, and what to do about it."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,16 +9,17 @@ import numpy as np
 from tfopt import flatbuffer
 from tfopt.compat import keras, litert, tf
 from tfopt.export import Artifact
-from tfopt.facts import kernel_variables
+from tfopt.facts import is_quantized, kernel_variables
 from tfopt.graph import computed
 from tfopt.runner import Runner
 
 # In dB: noise of a tenth of the signal. A layer that is well in 8 bit has 30 to 45.
-_ENOUGH, _MOST = 20.0, 120.0
+_ENOUGH, MOST_DB = 20.0, 120.0
 # How far the greatest channel is above the median one, and an outlier above 99.9% of the rest.
 _UNEQUAL, _FAR_OUT = 8.0, 4.0
 # The same of the weights of the greatest input above those of the least, pruned ones aside.
 _WIDE = 64.0
+_INT16 = "Int16x8() (about 100 times slower on a CPU)"
 _EQUALIZE = "few of its channels take the whole range: Equalize()"
 
 
@@ -68,6 +70,7 @@ def debug(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> tup
     """
     outputs = _outputs(artifact, model, examples)
     expected = _expected(model, examples, outputs)
+    trained = is_quantized(model)
     found: list[Noise] = []
     advice: dict[str, str] = {}
     unequal: list[str] = []
@@ -79,7 +82,7 @@ def debug(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> tup
         output, clean = outputs[layer.name], np.asarray(signal)
         own, after_all = (_decibels(x, output.values) for x in (clean, expected[layer.name]))
         found.append(Noise(layer=layer.name, own_db=own, sqnr_db=after_all, advice=""))
-        advice[layer.name] = _advice(layer.name, clean, output)
+        advice[layer.name] = _advice(_keeping(layer.name, output.kernel, trained), clean, output)
         if output.step and _is_unequal(_channel_peaks(clean)):
             unequal.append(layer.name)
         return tf.constant(output.values.reshape(clean.shape), signal.dtype)
@@ -175,13 +178,21 @@ def _share(signal: np.ndarray, values: np.ndarray) -> float:
 
 
 def _decibels(signal: np.ndarray, values: np.ndarray) -> float:
-    least = 10 ** (-_MOST / 20)
+    least = 10 ** (-MOST_DB / 20)
     return float(-20 * np.log10(np.clip(_share(signal, values), least, 1 / least)))
 
 
-def _advice(layer: str, signal: np.ndarray, output: _Output) -> str:
-    """Return what helps against the greatest of: cutting off, rounding, and the kernel."""
-    keep = f"keep it float with exclude=({layer!r},)"
+def _keeping(layer: str, kernel: flatbuffer.Tensor | None, trained: bool) -> str:
+    """Return how to keep `layer` float, and what that costs."""
+    how = f"layers=(Float(layers=({layer!r},)),)" if trained else f"exclude=({layer!r},)"
+    if kernel is None or kernel.dtype == "float32":
+        return f"keep it float with {how}"
+    more = math.prod(kernel.shape) * (32 - (4 if kernel.dtype == "int4" else 8)) // 8
+    return f"keep it float with {how} ({more:,} bytes more)"
+
+
+def _advice(keep: str, signal: np.ndarray, output: _Output) -> str:
+    """Return what helps against the greatest of cutting off, rounding and the kernel, or `keep`."""
     noise = np.mean((output.values - signal.reshape(output.values.shape)) ** 2)
     step, (low, high) = output.step, output.limits
     if np.mean((signal - np.clip(signal, low, high)) ** 2) > noise / 2:
@@ -191,13 +202,13 @@ def _advice(layer: str, signal: np.ndarray, output: _Output) -> str:
             return f"{_EQUALIZE}, or {keep}"
         if max(-low, high) > _FAR_OUT * np.percentile(np.abs(signal), 99.9):
             return f"outliers take the whole range: calibrate with MSE() or Percentile(), or {keep}"
-        return f"8 bit are too coarse for its outputs: Int16x8(), or {keep}"
+        return f"8 bit are too coarse for its outputs: {_INT16}, or {keep}"
     kernel = output.kernel
     if kernel is not None and kernel.dtype == "int4":
         return f"4 bit are too coarse for its kernel: bits=8, weights=GPTQ(), or {keep}"
     if output.weights is not None and _is_wide(output.weights):
         return f"some inputs take the whole range of its kernel: Equalize(), or {keep}"
-    return f"its inputs or its kernel are too coarse: Int16x8(), or {keep}"
+    return f"its inputs or its kernel are too coarse: {_INT16}, or {keep}"
 
 
 def _channel_peaks(values: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import tabulate
 import tfopt
 from tfopt.checkpoint import write_atomically
 from tfopt.compat import tf
+from tfopt.debugger import MOST_DB
+from tfopt.evaluate import REFERENCE_KERNELS
 
 _PACKAGES = (
     "tensorflow",
@@ -33,6 +36,7 @@ _COLUMNS = (
     "median µs",
     "p90 µs",
 )
+_NONE = "–"
 _PRECISIONS = ("int8", "int16", "hybrid", "float")
 _SCALARS = (
     "accuracy",
@@ -56,15 +60,16 @@ def write(
     """Write report.json, report.md and the TensorBoard scalars of `rows` to `workdir`.
 
     A row is what `evaluate.Measurement.to_json` returns; an item of `stages` the facts of one
-    stage before and after, its seconds and its history; `experiment` what was asked for and
-    `data` the fields of its `Spec`, without which nobody can feed the artifacts.
+    stage before and after, its seconds and its history, to which `proofs` of its artifacts are
+    added; `experiment` what was asked for and `data` the fields of its `Spec`, without which
+    nobody can feed the artifacts.
     """
     content = {
         "tfopt": tfopt.__version__,
         "experiment": experiment,
         "data": data,
         "environment": environment(),
-        "stages": stages,
+        "stages": [{**s, "proofs": p} for s, p in zip(stages, proofs(rows, stages), strict=True)],
         "rows": rows,
     }
     write_atomically(workdir / "report.json", json.dumps(content, indent=2) + "\n")
@@ -93,6 +98,48 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def proofs(rows: list[dict], stages: list[dict]) -> list[dict]:
+    """Return for each of `stages` what its artifact proves, and that of the stage before.
+
+    The artifact is the int8 one or else the one of most integer operators; that of the stage
+    before is of the same variant, where there is one. Each of `before` and `after` is None or
+    has `artifact`, `integer_ops` (their share), `accuracy_gap` (of the artifact to its Keras
+    model), `agreement` and `max_logit_difference`.
+    """
+    earlier: list[dict] = []
+    found = []
+    for stage in stages:
+        mine = [row for row in rows if row["stage"] == stage["name"]]
+        after = max(mine, key=_closeness(""), default=None)
+        same = _closeness(after["variant"] if after else "")
+        before = max(earlier, key=same, default=None)
+        found.append({"before": _proof(before), "after": _proof(after)})
+        earlier = mine
+    return found
+
+
+def _closeness(variant: str) -> Callable[[dict], tuple]:
+    return lambda row: (row["variant"] == variant, row["variant"] == "int8", _integer_share(row))
+
+
+def _proof(row: dict | None) -> dict | None:
+    return row and {
+        "artifact": f"{row['stage']}_{row['variant']}",
+        "integer_ops": _integer_share(row),
+        "accuracy_gap": row["accuracy"] - row["keras_accuracy"],
+        "agreement": row["agreement"],
+        "max_logit_difference": row["max_logit_difference"],
+    }
+
+
+def _integer_share(row: dict) -> float:
+    return (row["ops_int8"] + row["ops_int16"]) / max(sum(_ops(row)), 1)
+
+
+def _ops(row: dict) -> list[int]:
+    return [row[f"ops_{kind}"] for kind in _PRECISIONS]
+
+
 def markdown(content: dict) -> str:
     """Return the text of report.md for what report.json holds."""
     environment = jinja2.Environment(
@@ -102,13 +149,21 @@ def markdown(content: dict) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": _percent, "cell": _kernel_cell, "was": _kernel_before}
+    environment.filters |= {
+        "percent": _percent,
+        "cell": _kernel_cell,
+        "was": _kernel_before,
+        "coverage": _coverage_cell,
+        "gap": _gap_cell,
+    }
     template = environment.get_template("report.md.j2")
     return template.render(
         content,
         columns=_COLUMNS,
         table=[_cells(row) for row in content["rows"]],
         asked=json.dumps(content["experiment"], indent=2),
+        most_db=MOST_DB,
+        reference_kernels=REFERENCE_KERNELS,
     )
 
 
@@ -134,7 +189,7 @@ def _cells(row: dict) -> tuple[str, ...]:
         f"{row['bytes']:,}",
         f"{row['gzip_bytes']:,}",
         _percent(row["sparsity"]),
-        f"{row['ops_int8'] + row['ops_int16']}/{sum(row[f'ops_{kind}'] for kind in _PRECISIONS)}",
+        f"{row['ops_int8'] + row['ops_int16']}/{sum(_ops(row))}",
         f"{row['latency_median_us']:,.0f}",
         f"{row['latency_p90_us']:,.0f}",
     )
@@ -147,9 +202,20 @@ def _kernel_cell(kernel: dict) -> str:
     )
 
 
+def _coverage_cell(proof: dict | None) -> str:
+    return f"{_percent(proof['integer_ops'])} ({proof['artifact']})" if proof else _NONE
+
+
+def _gap_cell(proof: dict | None) -> str:
+    if not proof:
+        return _NONE
+    points, agreement = 100 * proof["accuracy_gap"], _percent(proof["agreement"])
+    return f"{points:+.2f} points, {agreement} agree, {proof['max_logit_difference']:.3g}"
+
+
 def _kernel_before(before: list[dict], kernel: dict) -> str:
     same = [k for k in before if (k["layer"], k["name"]) == (kernel["layer"], kernel["name"])]
-    return _kernel_cell(same[0]) if same else ""
+    return _kernel_cell(same[0]) if same else _NONE
 
 
 def _percent(share: float) -> str:

@@ -1,6 +1,7 @@
-"""Which experiment a workdir belongs to."""
+"""Which experiment a workdir belongs to, and whether what it holds can be read."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,22 +9,25 @@ from tfopt.checkpoint import write_atomically
 from tfopt.config import ConfigError, Experiment
 
 _IDENTITY = "experiment.json"
+_SHOWN = 3
 
 
 def check_workdir(workdir: Path, experiment: Experiment) -> None:
-    """Raise ConfigError where `workdir` can't be used or holds another experiment."""
-    path, mine = workdir / _IDENTITY, experiment.to_json()
-    if path.exists():
+    """Raise ConfigError where `workdir` can't be used, is damaged or holds another experiment."""
+    mine = experiment.to_json()
+    theirs = _read(workdir / _IDENTITY, "delete it if the folder is this experiment's")
+    if theirs is not None:
         # These change no training: a finished run is proven again, where it must be.
         free = {name: mine[name] for name in ("min_agreement", "variants")}
-        theirs = {**json.loads(path.read_text()), **free}
-        differing = _difference(theirs, mine)
-        if differing:
-            name, theirs, ours = differing
+        if differing := list(_differences({**theirs, **free}, mine)):
             raise ConfigError(
                 f"workdir {workdir}: expected a new folder or one of this experiment, received "
-                f"one whose {name} is {theirs!r} (here {ours!r}); choose another --workdir."
+                f"one whose {_named(differing)}; choose another --workdir."
             )
+    for index, stage in enumerate(experiment.stages):
+        again = ", ".join(str(workdir / later.name) for later in experiment.stages[index:])
+        _read(workdir / stage.name / "stage.json", f"delete {again} to train from there on again")
+        _read(workdir / stage.name / "rows.json", "delete it to have the artifacts measured again")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,14 +42,49 @@ def claim(workdir: Path, experiment: Experiment) -> None:
     write_atomically(workdir / _IDENTITY, json.dumps(experiment.to_json(), indent=2))
 
 
-def _difference(theirs: Any, ours: Any, at: str = "config") -> tuple | None:
-    """Return path and both values of the first place where two JSON trees differ."""
-    if type(theirs) is not type(ours) or not isinstance(ours, (dict, list)):
-        return None if theirs == ours else (at, theirs, ours)
-    if isinstance(ours, dict):
-        pairs = [(f"{at}.{k}", theirs.get(k), ours.get(k)) for k in {**theirs, **ours}]
-    elif len(theirs) != len(ours):
-        return f"number of {at.split('.')[-1]}", len(theirs), len(ours)
-    else:
-        pairs = [(f"{at}[{i}]", *pair) for i, pair in enumerate(zip(theirs, ours, strict=True))]
-    return next(filter(None, (_difference(a, b, name) for name, a, b in pairs)), None)
+def _read(path: Path, remedy: str) -> Any:
+    """Return what the JSON file at `path` holds, None where there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: expected JSON as tfopt wrote it, received a damaged file ({error}); "
+            f"{remedy}, or choose another --workdir."
+        ) from error
+
+
+def _differences(theirs: Any, ours: Any, at: str = "config") -> Iterator[tuple[str, Any, Any]]:
+    """Yield path and both values of each place where two JSON trees differ, `source` last."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        if theirs.get("type") != ours.get("type"):
+            yield at, theirs, ours
+            return
+        for name in sorted({**theirs, **ours}, key="source".__eq__):
+            yield from _differences(theirs.get(name), ours.get(name), f"{at}.{name}")
+    elif isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        for index, pair in enumerate(zip(theirs, ours, strict=True)):
+            yield from _differences(*pair, f"{at}[{index}]")
+    elif theirs != ours:
+        yield at, theirs, ours
+
+
+def _named(differing: list[tuple[str, Any, Any]]) -> str:
+    parts = [
+        f"config file has other code ({at} {theirs!r}, here {ours!r})"
+        if at == "config.source"
+        else f"{at} is {_shown(theirs)} (here {_shown(ours)})"
+        for at, theirs, ours in differing[:_SHOWN]
+    ]
+    more = len(differing) - len(parts)
+    return ", and whose ".join(parts) + (f", and {more} more fields differ" if more else "")
+
+
+def _shown(value: Any) -> str:
+    """Return a JSON value in short: of a spec its class, of specs in a list all of them."""
+    if isinstance(value, dict):
+        return value.get("type", "").split(".")[-1] + "()"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return repr(value)

@@ -1,0 +1,71 @@
+import pytest
+
+from tfopt.config import ConfigError, Experiment
+from tfopt.data import Digits
+from tfopt.models import MLP, SmallCNN
+from tfopt.stages import EMA, Prune, Stage
+from tfopt.workdir import check_workdir, claim
+
+
+def experiment(*stages, **changes):
+    changes = {"model": MLP(), "stages": [*stages] or [Stage(), Prune()], **changes}
+    return Experiment(name="x", data=Digits(), **changes)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    claim(tmp_path, experiment(source="code"))
+    return tmp_path
+
+
+def refusal(workdir, other):
+    with pytest.raises(ConfigError) as caught:
+        check_workdir(workdir, other)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (experiment(seed=1, source="code"), "whose config.seed is 0 (here 1); choose another"),
+        (experiment(source="new"), "whose config file has other code (config.source 'code', here"),
+        (experiment(seed=1, source="new"), "config.seed is 0 (here 1), and whose config file has"),
+        (experiment(model=SmallCNN(), source="code"), "config.model is MLP() (here SmallCNN());"),
+        (
+            experiment(Stage(average=EMA()), Prune(), source="code"),
+            "whose config.stages[0].average is None (here EMA());",
+        ),
+        (
+            experiment(Stage(), source="code"),
+            "whose config.stages is [Stage(), Prune()] (here [Stage()]);",
+        ),
+        (
+            experiment(seed=1, batch_size=2, replicas=2, deterministic=True, source="new"),
+            "and 2 more fields differ; choose",
+        ),
+    ],
+)
+def test_says_what_differs(workdir, other, words):
+    assert words in refusal(workdir, other)
+
+
+def test_takes_its_own_again_with_other_variants(workdir):
+    check_workdir(workdir, experiment(min_agreement=0.5, source="code"))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("experiment.json", "delete it if the folder is this experiment's, or choose another"),
+        ("train/stage.json", "/train, {}/prune to train from there on again"),
+        ("prune/rows.json", "delete it to have the artifacts measured again"),
+    ],
+)
+def test_a_file_that_was_cut_off_is_named_with_its_remedy(workdir, name, remedy):
+    path = workdir / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"name": "tr')
+    message = refusal(workdir, experiment(source="code"))
+    assert message.startswith(f"{path}: expected JSON as tfopt wrote it, received a damaged file")
+    assert remedy.format(workdir) in message
