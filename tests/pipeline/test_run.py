@@ -107,7 +107,7 @@ def test_the_same_command_again_trains_nothing(tiny_run, experiment, monkeypatch
 def test_another_experiment_in_the_workdir_is_refused(tiny_run, experiment):
     _, workdir, _ = tiny_run
     experiment.stages[1].sparsity = 0.9
-    with pytest.raises(ConfigError, match=r"config.stages\[1\].sparsity is 0.8 \(here 0.9\)"):
+    with pytest.raises(ConfigError, match=r"config.stages\[1\].sparsity is None \(here 0.9\)"):
         pipeline.run(experiment, workdir)
 
 
