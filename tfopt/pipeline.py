@@ -22,6 +22,7 @@ from tfopt.checkpoint import (
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, Experiment, RunError, plain
 from tfopt.facts import Facts, activation_bits, measure
+from tfopt.runner import ArtifactError
 from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.hold import check_held
@@ -58,8 +59,12 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
                 this.train(index, stage)
             # Here and not in train: a kill between its last two lines would leave them for ever.
             shutil.rmtree(workdir / stage.name / "epochs", ignore_errors=True)
-            rows += this.prove(stage)
-        report.write(rows, this.facts(), experiment.to_json(), asdict(splits.spec), workdir)
+            try:
+                rows += this.prove(stage)
+            except ArtifactError:
+                this.report(experiment.stages[: index + 1])
+                raise
+        this.report(experiment.stages)
     return rows
 
 
@@ -96,6 +101,8 @@ class _Run:
             raise ConfigError(
                 f"config.model: expected logits of shape (None, {classes}), received {outputs}."
             )
+        if self._is_trained(0):
+            evaluate.log_accuracy(model, self.splits.validation)
         model, models = _reloaded(model), {}
         samples = self.splits.samples.take(1)  # what they measure is of no use yet
         sources = [teacher.source for s in self.experiment.stages for teacher in s.teachers]
@@ -163,10 +170,13 @@ class _Run:
         }
         write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
 
-    def facts(self) -> list[dict]:
-        """Return what each stage made of its model: facts before and after, time, history."""
-        paths = [self.workdir / stage.name / "stage.json" for stage in self.experiment.stages]
-        return [json.loads(path.read_text()) for path in paths]
+    def report(self, stages: list[Stage]) -> None:
+        """Write the report of `stages`, which are finished: their facts and proven artifacts."""
+        folders = [self.workdir / stage.name for stage in stages]
+        facts = [json.loads((folder / "stage.json").read_text()) for folder in folders]
+        rows = [row for folder in folders for row in json.loads((folder / "rows.json").read_text())]
+        asked, spec = self.experiment.to_json(), asdict(self.splits.spec)
+        report.write(rows, facts, asked, spec, self.workdir)
 
     def prove(self, stage: Stage) -> list[dict]:
         """Export the stage's model in every variant and measure the bytes, each once."""
@@ -178,14 +188,18 @@ class _Run:
         proven = {
             json.dumps(row["asked"]): row
             for row in earlier
-            if row["agreement"] >= self.experiment.min_agreement
+            if evaluate.agrees(row["agreement"], row["examples"], self.experiment.min_agreement)
         }
         asked = [json.dumps(plain(variant)) for variant in variants]
         missing = [v for v, key in zip(variants, asked, strict=True) if key not in proven]
-        fresh = {json.dumps(row["asked"]): row for row in self._measured(stage, missing)}
-        rows = [(proven | fresh)[key] for key in asked]
-        if rows != earlier:
-            write_atomically(path, json.dumps(rows, indent=2))
+        try:
+            for row in self._measured(stage, missing):
+                proven[json.dumps(row["asked"])] = row
+        finally:
+            # Also where one of them failed: the others hold, and the report shows them.
+            rows = [proven[key] for key in asked if key in proven]
+            if rows != earlier or not path.exists():
+                write_atomically(path, json.dumps(rows, indent=2))
         names = [variant.name for variant in variants]
         for name in {row["variant"] for row in earlier} - set(names):
             (self.workdir / "artifacts" / f"{stage.name}_{name}.tflite").unlink(missing_ok=True)

@@ -95,3 +95,26 @@ def test_a_variant_that_cannot_be_is_refused_before_training(finished, tmp_path,
         Experiment(**asked, stages=[Stage()], variants=[Int8(), Int8(examples=3)]).validate()
     with pytest.raises(ConfigError, match="received 'edge_w4_a8_octav' with stage 'quantize'"):
         Experiment(**asked, stages=[Quantize()], variants=[EdgeQuantized()]).validate()
+
+
+def test_the_report_has_what_was_proven_until_an_artifact_missed(finished, tmp_path, monkeypatch):
+    experiment, workdir, rows = finished
+    workdir = shutil.copytree(workdir, tmp_path / "again")
+    (workdir / "equalize" / "rows.json").unlink()
+    (workdir / "report.json").unlink()
+    measure = pipeline.evaluate.measure
+
+    def missing(artifact, **options):
+        if artifact.name == "equalize_int8":
+            raise pipeline.ArtifactError("missed")
+        return measure(artifact, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.evaluate, "measure", missing)
+        with pytest.raises(pipeline.ArtifactError, match="missed"):
+            pipeline.run(experiment, workdir)
+    report = json.loads((workdir / "report.json").read_text())
+    names = [f"{row['stage']}_{row['variant']}" for row in report["rows"]]
+    assert names == ["train_float32", "train_int8", "train_int8_mse", "equalize_float32"]
+    assert [stage["name"] for stage in report["stages"]] == ["train", "equalize"]
+    assert len(pipeline.run(experiment, workdir)) == len(rows)

@@ -231,8 +231,12 @@ def test_a_lower_limit_goes_on_and_a_missed_one_is_measured_again(
     assert [row["agreement"] for row in again] == [row["agreement"] for row in tiny_run[0]]
 
 
-def test_a_loaded_model_keeps_its_zeros_from_the_first_stage_on(tiny_run, experiment, tmp_path):
+def test_a_loaded_model_keeps_its_zeros_from_the_first_stage_on(
+    tiny_run, experiment, tmp_path, caplog
+):
+    caplog.set_level("INFO")
     pruned = tiny_run[1] / "prune" / "model.h5"
     experiment.model, experiment.stages = Saved(path=str(pruned)), [Stage(epochs=1)]
     rows = pipeline.run(experiment, tmp_path)
     assert row_of(rows, "train_int8")["sparsity"] == row_of(tiny_run[0], "prune_int8")["sparsity"]
+    assert sum("the loaded model has" in message for message in caplog.messages) == 1
