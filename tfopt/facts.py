@@ -170,7 +170,8 @@ def positions(layer: Any) -> int:
     """Return how often each weight of a kernel of `layer` is multiplied for one example."""
     if type(unwrapped(layer)).__name__ == "Embedding":
         return 0
-    return math.prod(layer.output_shape[1:-1])
+    # A teacher that compares attention scores has called its layer again, for more outputs.
+    return math.prod(layer.get_output_shape_at(0)[1:-1])
 
 
 def _plain_layers(model: "keras.Model") -> Iterator[tuple[Any, list]]:

@@ -1,16 +1,20 @@
-"""Every technique on every preset: it delivers, reloads and exports, or says why it can't."""
+"""Every technique on every model: it delivers, reloads and exports, or says why it can't."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.contracts.test_models import SHAPES
+from tests.contracts.test_models import SHAPES as PRESET_SHAPES
+from tfopt.checkpoint import save_model
 from tfopt.compat import keras
 from tfopt.config import ConfigError
-from tfopt.data import Spec
+from tfopt.data import Spec, from_arrays
+from tfopt.fusion import Ensemble, GreedySoup, MeanProbabilities, UniformSoup
 from tfopt.graph import rebuilt
-from tfopt.models import PRESETS
+from tfopt.models import DSCNN, PRESETS
 from tfopt.stages import (
     EMA,
     ERK,
@@ -34,9 +38,26 @@ from tfopt.stages import (
     Stage,
     Taylor,
     Teacher,
+    Teachers,
 )
 from tfopt.testing import check_stage
 
+L = keras.layers
+SLOW = [pytest.mark.slow]
+
+
+def transformer(spec):
+    """An encoder of one block, over (positions, features)."""
+    inputs = keras.Input(spec.shape, name="input")
+    attended = L.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
+    x = L.LayerNormalization(name="norm1")(L.Add(name="add1")([inputs, attended]))
+    hidden = L.Dense(16, "relu", name="up")(x)
+    x = L.Add(name="add2")([x, L.Dense(spec.shape[-1], name="down")(hidden)])
+    x = L.GlobalAveragePooling1D(name="pool")(L.LayerNormalization(name="norm2")(x))
+    return keras.Model(inputs, L.Dense(spec.classes, name="logits")(x), name="transformer")
+
+
+MODELS = {**PRESETS, "transformer": transformer, "ds_cnn_tiny": DSCNN(filters=16, depth=1)}
 HALF = {"sparsity": 0.4, "growth": AtOnce()}
 TECHNIQUES = {
     "ema": lambda _: Stage(average=EMA()),
@@ -49,6 +70,14 @@ TECHNIQUES = {
     ),
     "attention_scores": lambda itself: Stage(
         teacher=Teacher(model=itself, objective=AttentionScores())
+    ),
+    "two_teachers": lambda itself: Stage(
+        teacher=Teachers(
+            members=(
+                Teacher(model=itself, weight=0.3, cached=True),
+                Teacher(model=Ensemble(models=(itself, itself)), weight=0.7),
+            )
+        )
     ),
     "blocks": lambda _: Prune(pattern=Block(), **HALF),
     "two_of_four": lambda _: Prune(pattern=NofM(), growth=AtOnce()),
@@ -65,13 +94,35 @@ TECHNIQUES = {
     "equalize": lambda _: Equalize(),
     "correct_bias": lambda _: CorrectBias(batches=1),
 }
-# By technique, and by the preset where only that one can't.
+# By technique, and by the model where only that one can't.
 REFUSED = {
     "attention_scores": "expected MultiHeadAttention layers in both models, received 0",
     ("mlp", "attention_transfer"): "expected a resolution that both models have, received none",
     ("mlp", "shrink_by_scale"): "expected a model with BatchNormalization that has a scale",
+    ("transformer", "attention_scores"): None,
+    ("transformer", "attention_transfer"): "a resolution that both models have, received none",
+    ("transformer", "shrink_by_scale"): "expected a model with BatchNormalization that has a scale",
 }
-FAST = {"mlp", "ds_cnn_s"}
+FUSIONS = {
+    "ensemble": lambda models, _: Ensemble(models=models),
+    "ensemble_of_probabilities": lambda models, _: Ensemble(
+        models=models, output=MeanProbabilities()
+    ),
+    "uniform_soup": lambda models, data: UniformSoup(models=models, data=data),
+    "greedy_soup": lambda models, data: GreedySoup(models=models, data=data),
+}
+SHAPES = {**PRESET_SHAPES, "transformer": (6, 8)}
+FAST = {"mlp", "ds_cnn_tiny"}
+CLASSES = ("a", "b", "c", "d")
+
+
+def each_model_by(what, fast=()):
+    """Every model x every one of `what`, slow but for those of FAST models and `fast`."""
+    return [
+        pytest.param(name, one, marks=[] if name in FAST or (name, one) in fast else SLOW)
+        for name in MODELS
+        for one in what
+    ]
 
 
 @dataclass(frozen=True)
@@ -84,25 +135,52 @@ class Copied:
         return rebuilt(self.model)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in PRESETS
-    ],
-)
-def preset(request):
-    """A preset's name, the data that it is made for, and its model."""
-    shape = SHAPES.get(request.param, (8, 8, 1))
-    spec = Spec(shape=shape, class_names=("a", "b", "c", "d"), train_size=16)
+@dataclass(frozen=True)
+class Noise:
+    """A source of data of the spec's shape."""
+
+    spec: Spec
+
+    def load(self, batch_size):
+        examples = np.random.default_rng(0).normal(size=(16, *self.spec.shape))
+        pair = examples.astype(np.float32), np.arange(16) % 4
+        return from_arrays(
+            train=pair, validation=pair, test=pair, class_names=CLASSES, batch_size=8
+        )
+
+
+@pytest.fixture(scope="module")
+def model(request):
+    """A model, and the data that it is made for."""
+    spec = Spec(shape=SHAPES.get(request.param, (8, 8, 1)), class_names=CLASSES, train_size=16)
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
-    return request.param, spec, PRESETS[request.param](spec)
+    return request.param, spec, MODELS[request.param](spec)
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
-def test_technique(preset, technique):
-    name, spec, model = preset
-    refused = REFUSED.get(technique) or REFUSED.get((name, technique))
-    stage = TECHNIQUES[technique](Copied(model))
+@pytest.mark.parametrize(
+    ("model", "technique"),
+    each_model_by(TECHNIQUES, fast={("transformer", "attention_scores")}),
+    indirect=["model"],
+    scope="module",
+)
+def test_technique(model, technique):
+    name, spec, made = model
+    refused = REFUSED.get((name, technique), REFUSED.get(technique))
+    stage = TECHNIQUES[technique](Copied(made))
     with pytest.raises(ConfigError, match=refused) if refused else nullcontext():
-        check_stage(stage, rebuilt(model), spec=spec)
+        check_stage(stage, rebuilt(made), spec=spec)
+
+
+@pytest.mark.parametrize(
+    ("model", "fusion"), each_model_by(FUSIONS), indirect=["model"], scope="module"
+)
+def test_fusion_is_a_model_that_is_exported(model, fusion, tmp_path):
+    _, spec, made = model
+    other, rng = rebuilt(made), np.random.default_rng(0)
+    other.set_weights([w * rng.uniform(0.9, 1.1, w.shape) for w in made.get_weights()])
+    paths = str(tmp_path / "one.h5"), str(tmp_path / "other.h5")
+    for member, path in zip((made, other), paths, strict=True):
+        save_model(member, Path(path))
+    fused = FUSIONS[fusion](paths, Noise(spec))(spec)
+    check_stage(Stage(epochs=0), fused, spec=spec)
