@@ -15,16 +15,21 @@ from tfopt.checkpoint import load_model
 from tfopt.compat import keras, tf
 from tfopt.config_file import load_config
 from tfopt.data import from_arrays
+from tfopt.export import Int8
 from tfopt.facts import kernel_variables
 from tfopt.pipeline import run
 from tfopt.stages import (
     EMA,
     SGD,
+    Bits,
+    Block,
     Cluster,
     CorrectBias,
     Equalize,
     Features,
+    NofM,
     OneShotPrune,
+    Prune,
     Sensitivity,
     Shrink,
     Stage,
@@ -51,11 +56,11 @@ class NoisyDigits:
         )
 
 
-def results(experiment):
-    found = {}
+def results(experiment, stages):
+    experiment.stages, found = stages, {}
     with tempfile.TemporaryDirectory() as folder:
         run(experiment, Path(folder))
-        for stage in experiment.stages:
+        for stage in stages:
             model = load_model(Path(folder) / stage.name / "model.h5")
             ranges = {w.name: float(w) for w in model.weights if "/range_" in w.name}
             facts = json.loads((Path(folder) / stage.name / "stage.json").read_text())
@@ -78,26 +83,32 @@ experiment = load_config(str(Path(__file__).parent / "tiny.py"))
 experiment.strategy, experiment.replicas, experiment.deterministic = "mirrored", replicas, True
 hints = Features(pairs=(("dense1", "flatten"),))
 members = Teacher(weight=0.5, cached=True), Teacher(weight=0.5), Teacher(objective=hints)
-distill = Stage(
-    name="distill", learning_rate=0.02, optimizer=SGD(), teacher=Teachers(members=members)
-)
-one_shot = OneShotPrune(sparsity=0.4, batches=2, learning_rate=0.02, optimizer=SGD())
-shrink = Shrink(
-    params=0.6, multiple=2, score=Taylor(batches=2), learning_rate=0.02, optimizer=SGD()
-)
-experiment.stages[1:1] = [distill, shrink, one_shot]
-experiment.stages[4].allocation = Sensitivity(batches=2)
-cluster = Cluster(clusters=8, learning_rate=0.02, optimizer=SGD(), average=EMA())
-experiment.stages.insert(-1, cluster)
-for stage in experiment.stages:
+gentle = {"learning_rate": 0.02, "optimizer": SGD()}
+trained, prune, quantize = experiment.stages
+prune.allocation = Sensitivity(batches=2)
+quantize.layers = (Bits(layers=("dense1",), weights=4),)
+# In one run, since the collectives of a second get the keys of the first's: its shapes must be
+# the same, as those of `trained` are in the run after this one.
+every_kind = [
+    trained,
+    Stage(name="distill", teacher=Teachers(members=members), **gentle),
+    Shrink(params=0.6, multiple=2, score=Taylor(batches=2), **gentle),
+    Prune(name="blocks", sparsity=0.2, pattern=Block(), **gentle),
+    OneShotPrune(sparsity=0.4, batches=2, **gentle),
+    Prune(name="two_of_four", sparsity=0.0, pattern=NofM(), **gentle),
+    prune,
+    Cluster(clusters=8, average=EMA(), **gentle),
+    quantize,
+]
+for stage in every_kind:
     stage.epochs = 1
 experiment.data, experiment.min_agreement = NoisyDigits(), 0.0
+experiment.variants = [Int8()]  # what is compared are models: a file of each will do
 as_it_is = training._synchronise_statistics
 if replicas == 1:
     training._synchronise_statistics = without_fused_kernel
-found = {"same_kernels": results(experiment)}
+found = {"same_kernels": results(experiment, every_kind)}
 training._synchronise_statistics = as_it_is
-experiment.stages = [experiment.stages[0], Equalize(), CorrectBias()]
-found["as_it_is"] = results(experiment)
+found["as_it_is"] = results(experiment, [trained, Equalize(), CorrectBias()])
 found["devices"] = len(tf.config.list_logical_devices("CPU"))
 print("RESULT " + json.dumps(found))

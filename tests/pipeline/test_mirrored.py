@@ -50,10 +50,12 @@ def assert_alike(one, two, kernels, losses):
         ("train", 1e-5),
         ("distill", 1e-5),
         ("shrink", 1e-5),
+        ("blocks", 1e-3),
         ("one_shot", 1e-3),
+        ("two_of_four", 1e-3),
         ("prune", 1e-3),
         ("cluster", 1e-3),
-        ("quantize", 1e-2),
+        ("quantize", 1e-2),  # in 8 and in 4 bits
     ],
 )
 def test_kernels_and_losses_are_equal_by_the_same_arithmetic(both, stage, tolerance):
@@ -78,5 +80,6 @@ def test_a_stage_that_only_rewrites_does_so_alike(both, stage):
 def test_every_range_is_what_all_replicas_saw(both):
     one, two = (run["same_kernels"]["quantize"]["ranges"] for run in both)
     assert len(one) == 2 * 5  # of the input, two convolutions and two Dense
-    assert two == {name: pytest.approx(value, rel=1e-3) for name, value in one.items()}
+    # A near tie between two codes of 4 bits moves the logits. Ranges by replica are 0.1 apart.
+    assert two == {name: pytest.approx(value, rel=5e-3) for name, value in one.items()}
     assert two["input_range/range_high:0"] == one["input_range/range_high:0"]
