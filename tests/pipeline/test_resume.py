@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from tests.pipeline.conftest import FLAGS
+from tfopt.export import Int8
+from tfopt.pipeline import run
+from tfopt.stages import CorrectBias, Equalize, OneShotPrune, Stage
 
 STAGES = ("train", "prune", "quantize")
 ENDED = Path(__file__).parent / "ended.py"
@@ -115,6 +118,37 @@ def test_goes_on_from_the_last_finished_epoch(interrupted):
     _, output = interrupted
     assert "Epoch 1/3" not in output, "the finished epoch was trained again"
     assert output.count("Epoch 3/3") == 1, "a finished stage was trained again"
+
+
+def interrupted_at(name):
+    """Path.replace, which ends the run where the file `name` is written and not yet named."""
+    replace = Path.replace
+
+    def replaced(path, target):
+        if str(target).endswith(name):
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    return replaced
+
+
+def test_stages_without_epochs_go_on_as_if_nothing_had_been(experiment, tmp_path, monkeypatch):
+    one_shot = OneShotPrune(sparsity=0.4, batches=2)
+    experiment.stages = [Stage(), one_shot, Equalize(), CorrectBias(batches=2)]
+    experiment.variants, experiment.min_agreement = [Int8()], 0.0
+    whole, twice = tmp_path / "whole", tmp_path / "twice"
+    run(experiment, whole)
+    for name in ("one_shot/stage.json", "equalize/model.h5", "correct_bias/rows.json"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "replace", interrupted_at(name))
+            run(experiment, twice)
+    run(experiment, twice)
+    for stage in experiment.stages:
+        expected, found = (weights(at / stage.name / "model.h5") for at in (whole, twice))
+        assert expected.keys() == found.keys()
+        assert all(np.array_equal(found[name], value) for name, value in expected.items())
+        artifact = f"artifacts/{stage.name}_int8.tflite"
+        assert (whole / artifact).read_bytes() == (twice / artifact).read_bytes()
 
 
 def test_a_line_an_epoch_tells_of_the_test_split_where_asked(tiny_run):
