@@ -7,11 +7,11 @@ tutorials write it, which stalls whenever an iterator ends, and over tf.data wit
 autotuner, which doesn't. Rounds are interleaved, and a ratio is always taken within a round,
 so that the drift of a shared machine falls out. An epoch is timed from its begin to the
 begin of the next, with all that belongs to it: validation, TensorBoard, checkpoint; the
-first epoch of a fit, which traces, is left out.
+first epoch of a fit, which traces, is left out. Stages without epochs have their `prepare`
+timed, as a number of epochs of the stage `train` in the same round.
 """
 
 import argparse
-import itertools
 import os
 import statistics
 import tempfile
@@ -30,7 +30,10 @@ from tfopt.models import ResNet
 from tfopt.stages import (
     EMA,
     Cluster,
+    CorrectBias,
+    Equalize,
     Features,
+    OneShotPrune,
     Prune,
     Quantize,
     Shrink,
@@ -42,6 +45,7 @@ from tfopt.stages import (
 from tfopt.stages.train import train
 
 BATCH = 128
+REWRITING = OneShotPrune(sparsity=0.5), Equalize(), CorrectBias()
 
 
 class Clock(keras.callbacks.Callback):
@@ -121,6 +125,14 @@ def ours(stage: Stage, splits: Splits) -> list[float]:
     return stage.clock.times
 
 
+def prepared(stage: Stage, splits: Splits) -> float:
+    """Return the seconds that `stage` takes to rewrite a model without training."""
+    model = ResNet(depth=8)(splits.spec)
+    started = time.perf_counter()
+    stage.prepare(model, 0, splits.samples)
+    return time.perf_counter() - started
+
+
 def contenders(splits: Splits, arrays: tuple, epochs: int) -> dict:
     stages = {
         "train": (Stage, {}),
@@ -161,24 +173,36 @@ def main() -> None:
     )  # fmt: skip
     runs = contenders(splits, (images, labels), flags.epochs)
     speeds = {name: [] for name in runs}
-    for _, (name, run) in itertools.product(range(flags.rounds), runs.items()):
-        keras.backend.clear_session()
-        times = run()
-        speed = flags.examples * (flags.epochs - 1) / (times[-1] - times[1])
-        speeds[name].append(speed)
-        print(f"{name:22} {speed:8,.0f} examples/s", flush=True)
+    rewriting = {stage.name: [] for stage in REWRITING}
+    for _ in range(flags.rounds):
+        for name, run in runs.items():
+            keras.backend.clear_session()
+            times = run()
+            speeds[name].append(flags.examples * (flags.epochs - 1) / (times[-1] - times[1]))
+            print(f"{name:22} {speeds[name][-1]:8,.0f} examples/s", flush=True)
+        for stage in REWRITING:
+            keras.backend.clear_session()
+            seconds = prepared(stage, splits)
+            rewriting[stage.name].append(seconds * speeds["train"][-1] / flags.examples)
+            print(f"{stage.name:22} {seconds:8.1f} s", flush=True)
     print(report(speeds))
+    print()
+    rows = [[name, ranged(epochs)] for name, epochs in rewriting.items()]
+    print(tabulate.tabulate(rows, ["without training", "epochs of train"], tablefmt="github"))
 
 
 def report(speeds: dict[str, list[float]]) -> str:
     def ratio(name, base):
-        ratios = [a / b for a, b in zip(speeds[name], speeds[base], strict=True)]
-        return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
+        return ranged([a / b for a, b in zip(speeds[name], speeds[base], strict=True)])
 
     bases = [name for name in speeds if name.startswith("plain")]
     rows = [[name, *(ratio(name, base) for base in bases)] for name in speeds]
     headers = ["median ratio (least-most)", *(f"to {base}" for base in bases)]
     return tabulate.tabulate(rows, headers, tablefmt="github")
+
+
+def ranged(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 if __name__ == "__main__":
