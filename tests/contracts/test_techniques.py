@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.contracts.test_models import SHAPES as PRESET_SHAPES
+from tests.contracts.test_models import MODELS as IMAGE_MODELS
+from tests.contracts.test_models import SHAPES as IMAGE_SHAPES
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras
 from tfopt.config import ConfigError
 from tfopt.data import Spec, from_arrays
 from tfopt.fusion import Ensemble, GreedySoup, MeanProbabilities, UniformSoup
 from tfopt.graph import rebuilt
-from tfopt.models import DSCNN, PRESETS
 from tfopt.stages import (
     EMA,
     ERK,
@@ -57,7 +57,7 @@ def transformer(spec):
     return keras.Model(inputs, L.Dense(spec.classes, name="logits")(x), name="transformer")
 
 
-MODELS = {**PRESETS, "transformer": transformer, "ds_cnn_tiny": DSCNN(filters=16, depth=1)}
+MODELS = {**IMAGE_MODELS, "transformer": transformer}
 HALF = {"sparsity": 0.4, "growth": AtOnce()}
 TECHNIQUES = {
     "ema": lambda _: Stage(average=EMA()),
@@ -111,8 +111,8 @@ FUSIONS = {
     "uniform_soup": lambda models, data: UniformSoup(models=models, data=data),
     "greedy_soup": lambda models, data: GreedySoup(models=models, data=data),
 }
-SHAPES = {**PRESET_SHAPES, "transformer": (6, 8)}
-FAST = {"mlp", "ds_cnn_tiny"}
+SHAPES = {**IMAGE_SHAPES, "transformer": (6, 8)}
+FAST = {"mlp", "ds_cnn_shallow"}
 CLASSES = ("a", "b", "c", "d")
 
 

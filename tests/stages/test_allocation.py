@@ -69,14 +69,12 @@ def test_global_is_one_threshold_of_the_papers_score():
 def test_a_layer_that_the_loss_does_not_feel_loses_first():
     made = model()
     logits = made.get_layer("logits").kernel
-    wide = made.get_layer("wide")
     # Only the first 4 of its 32 outputs reach the logits.
     logits.assign(logits * (np.arange(32)[:, None] < 4))
     found = shares(Sensitivity(batches=3), made, 7000)
     assert found["wide"] > 0.8 > found["conv"]
     uniform = shares(Uniform(), made, 7000)
     assert uniform["wide"] == pytest.approx(uniform["conv"], abs=0.01)
-    assert wide.kernel.shape == (256, 32)
 
 
 @pytest.mark.parametrize("allocation", [Uniform(), Global(), ERK(), Sensitivity(batches=2)])

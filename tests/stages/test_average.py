@@ -130,4 +130,4 @@ def test_statistics_that_training_left_behind_are_measured_anew(stage, splits, t
         stage(average=SWA(start=0.0)), model, [], splits, first_epoch=0, trained=True, **folders
     ).model
     logits = np.concatenate([made(batch).numpy() for batch, _ in splits.samples])
-    assert np.abs(logits).max() < 10
+    assert logits.std(0).min() > 0.1  # and not what is left where ReLU lets nothing through
