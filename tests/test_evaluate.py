@@ -285,7 +285,7 @@ def test_latency_runs_at_least_200_times(artifacts, monkeypatch):
     def counting(self, *args, **options):
         original(self, *args, **options)
         assert options["threads"] == 1
-        assert tuple(self.input["shape"]) == (1, *SHAPE)
+        assert tuple(self.inputs["examples"]["shape"]) == (1, *SHAPE)
         invoke = self.interpreter.invoke
         self.interpreter.invoke = lambda: (invoked.append(1), invoke())
 

@@ -9,6 +9,7 @@ import numpy as np
 from tfopt import flatbuffer
 from tfopt.compat import keras, litert, tf
 from tfopt.export import Artifact
+from tfopt.export.inputs import by_name
 from tfopt.facts import is_quantized, kernel_variables
 from tfopt.graph import computed
 from tfopt.runner import Runner
@@ -61,7 +62,7 @@ class _Output:
         return (codes.min - zero_point) * self.step, (codes.max - zero_point) * self.step
 
 
-def debug(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> tuple[Noise, ...]:
+def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Noise, ...]:
     """Return the noise of each layer that can be told in the artifact, worst first.
 
     One of several fused layers counts as the last, and layers that are called twice are left
@@ -87,8 +88,8 @@ def debug(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> tup
             unequal.append(layer.name)
         return tf.constant(output.values.reshape(clean.shape), signal.dtype)
 
-    first = model.get_layer(model.input_names[0])
-    computed(model, [substitute(first, _tensor(model, examples))], substitute)
+    inputs = zip(model.input_names, _tensors(model, examples), strict=True)
+    computed(model, [substitute(model.get_layer(name), x) for name, x in inputs], substitute)
     found.sort(key=lambda noise: noise.own_db)
     noisy = [noise.layer for noise in found if noise.own_db < _ENOUGH]
     if not noisy and min(noise.sqnr_db for noise in found) < _ENOUGH:
@@ -99,7 +100,7 @@ def debug(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> tup
     return tuple(replace(n, advice=advice[n.layer]) if n.layer in noisy else n for n in found)
 
 
-def layer_errors(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> dict:
+def layer_errors(artifact: Artifact, model: "keras.Model", examples: Any) -> dict:
     """Return by layer, in the order of computation, how far the artifact's output is off.
 
     That is the norm of the difference over that of the Keras layer's output. Tensors are
@@ -114,7 +115,7 @@ def layer_errors(artifact: Artifact, model: "keras.Model", examples: np.ndarray)
     }
 
 
-def _outputs(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> dict[str, _Output]:
+def _outputs(artifact: Artifact, model: "keras.Model", examples: Any) -> dict[str, _Output]:
     # XNNPACK, the default delegate, keeps no tensor between its operators.
     run = Runner(
         artifact,
@@ -122,9 +123,13 @@ def _outputs(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> 
         experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
-    run(examples)
-    start, end = model.input_names[0], model.output_names[0]
-    found = {start: _Output(values=run.tensor(run.input), details=run.input)}
+    given = by_name(model, examples)
+    run(given)
+    end = model.output_names[0]
+    found = {
+        layer: _Output(values=run.tensor(run.inputs[name]), details=run.inputs[name])
+        for layer, name in zip(model.input_names, given, strict=True)
+    }
     depth = {layer.name: index for index, layer in enumerate(model.layers)}
     # Depthwise kernels have a scale for each input.
     weights_of = {
@@ -150,9 +155,10 @@ def _outputs(artifact: Artifact, model: "keras.Model", examples: np.ndarray) -> 
     return found
 
 
-def _expected(model: "keras.Model", examples: np.ndarray, outputs: dict) -> dict[str, np.ndarray]:
+def _expected(model: "keras.Model", examples: Any, outputs: dict) -> dict[str, np.ndarray]:
     """Return what Keras computes for the layers in `outputs`, but for those called twice."""
-    seen: dict[str, list] = {model.input_names[0]: [np.asarray(examples)]}
+    tensors = _tensors(model, examples)
+    seen: dict[str, list] = {name: [x] for name, x in zip(model.input_names, tensors, strict=True)}
 
     def note(layer: Any, *args: Any, **kwargs: Any) -> Any:
         values = layer(*args, **kwargs)
@@ -160,7 +166,7 @@ def _expected(model: "keras.Model", examples: np.ndarray, outputs: dict) -> dict
             seen.setdefault(layer.name, []).append(values)
         return values
 
-    computed(model, [_tensor(model, examples)], note)
+    computed(model, tensors, note)
     return {
         layer: np.asarray(calls[0])
         for layer, calls in seen.items()
@@ -168,8 +174,9 @@ def _expected(model: "keras.Model", examples: np.ndarray, outputs: dict) -> dict
     }
 
 
-def _tensor(model: "keras.Model", examples: np.ndarray) -> Any:
-    return tf.constant(examples, model.inputs[0].dtype)
+def _tensors(model: "keras.Model", examples: Any) -> list:
+    given = zip(by_name(model, examples).values(), model.inputs, strict=True)
+    return [tf.constant(values, like.dtype) for values, like in given]
 
 
 def _share(signal: np.ndarray, values: np.ndarray) -> float:

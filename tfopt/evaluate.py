@@ -13,6 +13,7 @@ from tfopt import facts, flatbuffer
 from tfopt.compat import keras, tf
 from tfopt.debugger import Noise, debug, layer_errors
 from tfopt.export import Artifact
+from tfopt.export.inputs import Examples, by_name, first
 from tfopt.runner import ArtifactError, Runner, quantize
 
 _LOG = logging.getLogger(__name__)
@@ -69,12 +70,21 @@ class Measurement:
 def logits(model: "keras.Model", test: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the Keras model's logits, (n, classes), and the labels, (n,), of the test split.
 
-    `test` yields (examples, labels, weights); rows of weight 0 are dropped.
+    `test` yields (examples, labels, weights); rows of weight 0 are dropped. The examples of a
+    model with several inputs are a dict of arrays by input, or a tuple in their order.
     """
-    signature = [tf.TensorSpec(model.input_shape, model.inputs[0].dtype)]
-    traced = tf.function(lambda examples: model(examples, training=False), signature)
-    predict = traced.get_concrete_function()
-    found = [(predict(tf.constant(x)).numpy()[real], y[real]) for x, y, real in _batches(test)]
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
+    nested = model._nested_inputs
+
+    def call(*tensors: Any) -> Any:
+        return model(tf.nest.pack_sequence_as(nested, tensors), training=False)
+
+    predict = tf.function(call, input_signature=signature).get_concrete_function()
+    found = []
+    for examples, labels, real in _batches(model, test):
+        given = zip(examples.values(), signature, strict=True)
+        tensors = [tf.constant(values, like.dtype) for values, like in given]
+        found.append((predict(*tensors).numpy()[real], labels[real]))
     outputs, labels = zip(*found, strict=True)
     return np.concatenate(outputs), np.concatenate(labels).reshape(-1)
 
@@ -95,7 +105,7 @@ def measure(
     """
     expected, labels = reference
     run = Runner(artifact, threads=os.cpu_count() or 1)
-    outputs = np.concatenate([run(x)[real] for x, _, real in _batches(test)])
+    outputs = np.concatenate([run(x)[real] for x, _, real in _batches(model, test)])
     classes, expected_classes = outputs.argmax(-1), expected.argmax(-1)
     same = (classes == expected_classes) & np.isfinite(outputs).all(-1)
     if not agrees(float(same.mean()), len(same), min_agreement):
@@ -131,7 +141,7 @@ def measure(
         latency_median_us=median,
         latency_p90_us=p90,
         kernels=kernels,
-        layers=debug(artifact, model, _probed(test)) if any(ops.values()) else (),
+        layers=debug(artifact, model, _probed(model, test)) if any(ops.values()) else (),
     )
 
 
@@ -157,10 +167,13 @@ def log_accuracy(model: "keras.Model", validation: Any) -> None:
 def latency(artifact: Artifact, runs: int = _RUNS) -> tuple[float, float]:
     """Return median and 90th percentile of `runs` runs in µs, at batch 1 on one thread."""
     run = Runner(artifact, threads=1)
-    shape = run.input["shape"]
     rng = np.random.default_rng(0)
-    example = quantize(rng.standard_normal(shape).astype(np.float32), run.input)
-    run.interpreter.set_tensor(run.input["index"], example)
+    for details in run.inputs.values():
+        values = rng.standard_normal(details["shape"]).astype(np.float32)
+        # Whole numbers without a scale are places in a table, of which each one has the first.
+        scaled = details["quantization"][0] or np.issubdtype(details["dtype"], np.floating)
+        example = quantize(values if scaled else np.zeros_like(values), details)
+        run.interpreter.set_tensor(details["index"], example)
     invoke, now = run.interpreter.invoke, time.perf_counter_ns
     for _ in range(_WARM_UP):
         invoke()
@@ -173,19 +186,19 @@ def latency(artifact: Artifact, runs: int = _RUNS) -> tuple[float, float]:
     return float(median), float(p90)
 
 
-def _batches(test: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _batches(model: Any, test: Any) -> Iterator[tuple[Examples, np.ndarray, np.ndarray]]:
     for examples, labels, weights in test:
-        yield np.asarray(examples), np.asarray(labels), np.asarray(weights).reshape(-1) > 0
+        yield by_name(model, examples), np.asarray(labels), np.asarray(weights).reshape(-1) > 0
 
 
-def _probed(test: Any) -> np.ndarray:
-    examples, _, real = next(_batches(test))
-    return examples[real][:_PROBED]
+def _probed(model: Any, test: Any) -> Examples:
+    examples, _, real = next(_batches(model, test))
+    return first({name: values[real] for name, values in examples.items()}, _PROBED)
 
 
 def _parting(artifact: Artifact, model: "keras.Model", test: Any) -> str:
     """Return where artifact and model part: the first layer whose output is off."""
-    errors = layer_errors(artifact, model, _probed(test))
+    errors = layer_errors(artifact, model, _probed(model, test))
     parted = [(layer, error) for layer, error in errors.items() if not error <= _PARTED]
     if parted:
         layer, error = parted[0]

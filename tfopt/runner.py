@@ -9,6 +9,7 @@ import numpy as np
 from tfopt.compat import litert
 from tfopt.config import RunError
 from tfopt.export import Artifact
+from tfopt.export.inputs import places
 
 
 class ArtifactError(RunError):
@@ -25,17 +26,30 @@ class Runner:
                 model_content=artifact.content, num_threads=threads, **options
             )
             self.interpreter.allocate_tensors()
-        self.input = self.interpreter.get_input_details()[0]
+        self.inputs = places(self.interpreter)
+        self._shapes = {name: tuple(details["shape"]) for name, details in self.inputs.items()}
         self.output = self.interpreter.get_output_details()[0]
 
-    def __call__(self, examples: np.ndarray) -> np.ndarray:
-        """Return the logits, (batch, classes), of normalised `examples`."""
-        index = self.input["index"]
-        with self._refusing(f"run a batch of shape {examples.shape}"):
-            if tuple(self.interpreter.get_input_details()[0]["shape"]) != examples.shape:
-                self.interpreter.resize_tensor_input(index, examples.shape)
+    def __call__(self, examples: Any) -> np.ndarray:
+        """Return the logits, (batch, classes), of normalised `examples`.
+
+        They are an array, or for a file of several inputs a dict of arrays by name.
+        """
+        given = examples if isinstance(examples, dict) else {next(iter(self.inputs)): examples}
+        if given.keys() != self.inputs.keys():
+            raise ArtifactError(
+                f"artifact {self._artifact.name!r}: expected a dict of an array for each input, "
+                f"{', '.join(self.inputs)}, received {', '.join(given)}."
+            )
+        shapes = {name: values.shape for name, values in given.items()}
+        with self._refusing(f"run a batch of shape {', '.join(map(str, shapes.values()))}"):
+            if shapes != self._shapes:
+                for name, shape in shapes.items():
+                    self.interpreter.resize_tensor_input(self.inputs[name]["index"], shape)
                 self.interpreter.allocate_tensors()
-            self.interpreter.set_tensor(index, quantize(examples, self.input))
+                self._shapes = shapes
+            for name, details in self.inputs.items():
+                self.interpreter.set_tensor(details["index"], quantize(given[name], details))
             self.interpreter.invoke()
         return self.tensor(self.output)
 

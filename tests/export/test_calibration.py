@@ -51,7 +51,7 @@ def test_extremes_are_those_of_the_converter():
     x = keras.layers.Flatten(name="flatten")(x)
     model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
     examples = RNG.normal(size=(70, 8, 8, 2)).astype(np.float32)
-    found = ranges(Float32().convert(model, examples), examples, MinMax())
+    found = ranges(Float32().convert(model, examples), {"examples": examples}, MinMax())
     graph = flatbuffer.read(Int8().convert(model, examples))
     scales = {t.name: t.scales[0] for op in graph.operators for t in op.outputs}
     assert len(found) == 1 + len(scales) == 4

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from tfopt import export
+from tfopt import evaluate, export
 from tfopt.checkpoint import load_model, reloaded, save_model
-from tfopt.compat import keras, litert, tf
+from tfopt.compat import keras, litert
 from tfopt.config import ConfigError, Experiment
 from tfopt.data import Digits, Spec
 from tfopt.fusion import Ensemble, MeanLogits, MeanProbabilities
@@ -70,7 +70,42 @@ def test_a_text_and_an_image_branch_become_one_model_with_two_inputs():
     assert {"embedding", "conv"} <= {layer.name for layer in both.layers}, "no name clashes"
     expected = (text(TOKENS).numpy() + image(IMAGES).numpy()) / 2
     assert np.allclose(both([TOKENS, IMAGES]), expected, atol=1e-6)
-    assert tf.lite.TFLiteConverter.from_keras_model(both).convert()
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [*export.sensible(quantized=False), export.Int8(calibration=export.MSE()), export.Int16x8()],
+    ids=lambda variant: variant.name,
+)
+def test_models_with_different_inputs_are_one_file_that_is_measured(variant):
+    both = Ensemble(models=(text_model(), image_model(1))).load()
+    examples = {"input": IMAGES, "tokens": TOKENS}
+    content = variant.convert(both, examples)
+    artifact = export.Artifact(stage="fuse", variant=variant.name, content=content)
+    test = [(examples, np.arange(8) % 3, np.ones(8))]
+    expected, labels = reference = evaluate.logits(both, test)
+    assert np.allclose(expected, both([TOKENS, IMAGES]), atol=1e-6)
+    assert np.array_equal(labels, np.arange(8) % 3)
+    found = evaluate.measure(
+        artifact, model=both, test=test, reference=reference, min_agreement=0.5
+    )
+    exact = variant.name in ("float32", "float16", "dynamic")  # kernels this small stay float
+    assert found.max_logit_difference < (1e-3 if exact else 0.05) * np.ptp(expected)
+    assert exact == (found.layers == ())
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        (IMAGES, "an array for each input, tokens, input, received 1; give a dict"),
+        ({"tokens": TOKENS, "image": IMAGES}, r"received \['tokens', 'image'\]"),
+        ((TOKENS[:3], IMAGES), r"as many for each input, received {'tokens': 3, 'input': 8}"),
+    ],
+)
+def test_examples_for_other_inputs_are_refused(examples, message):
+    both = Ensemble(models=(text_model(), image_model(1))).load()
+    with pytest.raises(ConfigError, match=message):
+        export.Int8().convert(both, examples)
 
 
 def test_alike_inputs_are_one_unless_they_are_asked_to_be_separate():

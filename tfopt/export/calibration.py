@@ -11,6 +11,7 @@ import numpy as np
 from tfopt import flatbuffer
 from tfopt.compat import litert
 from tfopt.config import bounded, spec
+from tfopt.export.inputs import Examples, places
 
 _BATCH, _BINS, _LEVELS = 32, 4096, 255
 
@@ -107,15 +108,15 @@ def _least_error(seen: Histogram, lows: Any, highs: Any) -> tuple[float, float]:
     return lows[best], highs[best]
 
 
-def ranges(
-    content: bytes, examples: np.ndarray, calibration: Any
-) -> dict[str, tuple[float, float]]:
+def ranges(content: bytes, examples: Examples, calibration: Any) -> dict[str, tuple[float, float]]:
     """Return by name the range of each float tensor that the .tflite `content` computes.
 
-    `examples`, (n, *shape), run through the file twice: for the extremes and for what lies
-    between. Zero is in every range, as it must have an exact code.
+    `examples`, (n, *shape) for each input, run through the file twice: for the extremes and for
+    what lies between. Zero is in every range, as it must have an exact code.
     """
-    batches = np.array_split(examples, math.ceil(len(examples) / _BATCH))
+    count = math.ceil(max(map(len, examples.values())) / _BATCH)
+    parts = {name: np.array_split(values, count) for name, values in examples.items()}
+    batches = [{name: each[number] for name, each in parts.items()} for number in range(count)]
     limits: dict[str, tuple[float, float]] = {}
     for name, values in _activations(content, batches):
         low, high = limits.get(name, (0.0, 0.0))
@@ -132,19 +133,20 @@ def ranges(
     return found
 
 
-def _activations(content: bytes, batches: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+def _activations(content: bytes, batches: list[Examples]) -> Iterator[tuple[str, np.ndarray]]:
     # XNNPACK, the default delegate, keeps no tensor between its operators.
     interpreter = litert.Interpreter(
         model_content=content,
         experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
-    place = interpreter.get_input_details()[0]
-    computed = _computed(content)
+    inputs, computed = places(interpreter), _computed(content)
     for batch in batches:
-        interpreter.resize_tensor_input(place["index"], batch.shape)
+        for name, values in batch.items():
+            interpreter.resize_tensor_input(inputs[name]["index"], values.shape)
         interpreter.allocate_tensors()
-        interpreter.set_tensor(place["index"], batch.astype(place["dtype"]))
+        for name, values in batch.items():
+            interpreter.set_tensor(inputs[name]["index"], values.astype(inputs[name]["dtype"]))
         interpreter.invoke()
         for details in interpreter.get_tensor_details():
             if details["name"] in computed and details["dtype"] is np.float32:

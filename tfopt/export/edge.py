@@ -10,6 +10,7 @@ import numpy as np
 from tfopt.compat import edge_quantizer, keras
 from tfopt.config import ConfigError, bounded, having, spec
 from tfopt.export.calibration import MinMax, ranges
+from tfopt.export.inputs import Examples
 from tfopt.export.variants import Variant, check_exclude, chosen, excluded, named
 
 _ALL = ".*"
@@ -142,7 +143,7 @@ class EdgeQuantized(Variant):
                     "choose block=0."
                 )
 
-    def complete(self, content: bytes, model: "keras.Model", examples: np.ndarray) -> bytes:
+    def complete(self, content: bytes, model: "keras.Model", examples: Examples) -> bytes:
         """Return the float32 `content` quantized."""
         quantizer: Any = edge_quantizer.Quantizer(content)
         self._configure(quantizer, excluded(content, self.exclude, model))
@@ -174,7 +175,7 @@ class EdgeQuantized(Variant):
                 f"^{re.escape(name)};?$", operator("*"), algorithm_key="no_quantize"
             )
 
-    def _seen(self, quantizer: Any, content: bytes, examples: np.ndarray) -> dict | None:
+    def _seen(self, quantizer: Any, content: bytes, examples: Examples) -> dict | None:
         """Return what the examples tell of each tensor, in ai-edge-quantizer's words."""
         if isinstance(self.activations, Static):
             found = ranges(content, examples, self.activations.calibration)
@@ -184,4 +185,6 @@ class EdgeQuantized(Variant):
             }
         if not quantizer.need_calibration:
             return None
-        return quantizer.calibrate({"serving_default": [{"examples": x[None]} for x in examples]})
+        each = zip(*examples.values(), strict=True)
+        by_name = [dict(zip(examples, (x[None] for x in one), strict=True)) for one in each]
+        return quantizer.calibrate({"serving_default": by_name})

@@ -1,17 +1,16 @@
 """The forms of a TFLite file that TensorFlow's own converter makes."""
 
 import fnmatch
-import warnings
 from typing import Any, ClassVar
 
-import flatbuffers
-import numpy as np
-
 from tfopt import flatbuffer
-from tfopt.compat import keras, tf, tflite_convert, tflite_schema
+from tfopt.compat import keras, tf, tflite_convert
 from tfopt.config import ConfigError, bounded, check_patterns, having, spec
 from tfopt.export.calibration import MinMax, ranges
+from tfopt.export.converter import calibrate, converted, converter, with_ranges
+from tfopt.export.inputs import Examples, by_name, first
 from tfopt.facts import activation_bits, is_quantized
+from tfopt.graph import calls
 from tfopt.packing import packed
 
 
@@ -29,30 +28,28 @@ class Variant:
                 f"variant {self.name!r}: expected a model without quantization-aware layers, "
                 f"received {model.name!r}, which has some; use Int8()."
             )
+        _check_loops(self.name, model)
 
-    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
-        """Set the options of `converter`; `examples` are normalised training examples."""
+    def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
+        """Set the options of the converter `made`; `examples` are an array by input."""
 
-    def complete(self, content: bytes, model: "keras.Model", examples: np.ndarray) -> bytes:
+    def complete(self, content: bytes, model: "keras.Model", examples: Examples) -> bytes:
         """Return what becomes of the `content` that the converter made of `model`."""
         del model, examples
         return content
 
-    def convert(self, model: "keras.Model", examples: np.ndarray) -> bytes:
+    def convert(self, model: "keras.Model", examples: Any) -> bytes:
         """Return `model` as the bytes of a .tflite that takes any batch, by default 1.
 
-        `examples` (n, *shape), float32, are what ranges are calibrated with. Raises
-        ConfigError where `model` can't become this variant.
+        `examples` (n, *shape), normalised ones of the training data, are what ranges are
+        calibrated with; where the model has several inputs, a dict of such arrays by input, or
+        a tuple in their order. Raises ConfigError where `model` can't become this variant.
         """
         self.check(model)
-        converter = _converter(model)
-        self.configure(converter, model, examples)
-        with warnings.catch_warnings():
-            # int8 inputs take their scale from the model or the calibration; the converter
-            # warns that TensorFlow 1's way of stating it wasn't used.
-            warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
-            content = bytes(converter.convert())
-        return self.complete(content, model, examples)
+        taken = by_name(model, examples)
+        made = converter(model)
+        self.configure(made, model, taken)
+        return self.complete(converted(made), model, taken)
 
 
 @spec
@@ -68,11 +65,11 @@ class Float16(Variant):
 
     name: ClassVar[str] = "float16"
 
-    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+    def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
         """Store weights as float16."""
         del model, examples
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
+        made.optimizations = [tf.lite.Optimize.DEFAULT]
+        made.target_spec.supported_types = [tf.float16]
 
 
 @spec
@@ -81,10 +78,10 @@ class DynamicRange(Variant):
 
     name: ClassVar[str] = "dynamic"
 
-    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+    def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
         """Store weights as int8."""
         del model, examples
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        made.optimizations = [tf.lite.Optimize.DEFAULT]
 
 
 @spec
@@ -110,6 +107,7 @@ class Int8(Variant):
 
     def check(self, model: "keras.Model") -> None:
         """Raise ConfigError where `exclude` can't be kept float, or 16 bits were trained."""
+        Variant.check(self, model)
         if activation_bits(model) == 16:
             raise ConfigError(
                 f"variant {self.name!r}: expected activations of 8 bits, received {model.name!r}, "
@@ -122,18 +120,18 @@ class Int8(Variant):
                 f"layers, received {model.name!r}; exclude the layer in that stage."
             )
 
-    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+    def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
         """Quantize all, with ranges from the first `self.examples` of `examples`."""
-        _calibrate(converter, chosen(self.name, examples, self.examples))
-        converter.inference_input_type = converter.inference_output_type = tf.int8
+        calibrate(made, model, chosen(self.name, examples, self.examples))
+        made.inference_input_type = made.inference_output_type = tf.int8
         if is_quantized(model):
             # Its own ranges are all there are: with examples the converter would calibrate, and
             # quantize, what was left float.
-            converter.representative_dataset = None
+            made.representative_dataset = None
         # Calibrated only: the file stays float, with the extremes of each tensor beside it.
-        converter._experimental_calibrate_only = self._by_hand(model)
+        made._experimental_calibrate_only = self._by_hand(model)
 
-    def complete(self, content: bytes, model: "keras.Model", examples: np.ndarray) -> bytes:
+    def complete(self, content: bytes, model: "keras.Model", examples: Examples) -> bytes:
         """Return `content` quantized, where the converter was to leave that."""
         if is_quantized(model):
             # Deferred, since it loads TensorFlow.
@@ -145,7 +143,7 @@ class Int8(Variant):
         found = ranges(content, chosen(self.name, examples, self.examples), self.calibration)
         int8: Any = tf.int8
         quantized: Any = tflite_convert.mlir_quantize(
-            _with_ranges(content, found),
+            with_ranges(content, found),
             input_data_type=int8,
             output_data_type=int8,
             denylisted_nodes=excluded(content, self.exclude, model),
@@ -170,18 +168,17 @@ class Int16x8(Variant):
 
     examples: int = bounded(200, least=1)
 
-    def configure(self, converter: Any, model: "keras.Model", examples: np.ndarray) -> None:
+    def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
         """Quantize what has a kernel of this kind, with ranges from `examples`."""
-        del model
-        _calibrate(converter, chosen(self.name, examples, self.examples))
-        converter.inference_input_type = converter.inference_output_type = tf.int16
+        calibrate(made, model, chosen(self.name, examples, self.examples))
+        made.inference_input_type = made.inference_output_type = tf.int16
         sets = tf.lite.OpsSet
-        converter.target_spec.supported_ops = [
+        made.target_spec.supported_ops = [
             sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
             sets.TFLITE_BUILTINS,
         ]
 
-    def convert(self, model: "keras.Model", examples: np.ndarray) -> bytes:
+    def convert(self, model: "keras.Model", examples: Any) -> bytes:
         """Return `model` as the bytes of a .tflite, of a quantization-aware one its kernels."""
         # Deferred, since it loads TensorFlow.
         from tfopt.rounding import unranged
@@ -202,13 +199,13 @@ def named(kind: str, calibration: Any, exclude: tuple[str, ...]) -> str:
     return "_".join([*parts, *(["mixed"] if exclude else [])])
 
 
-def chosen(variant: str, examples: np.ndarray, count: int) -> np.ndarray:
+def chosen(variant: str, examples: Examples, count: int) -> Examples:
     """Return the first `count` of `examples`, or raise ConfigError where there are none."""
-    if not len(examples):
+    if not all(map(len, examples.values())):
         raise ConfigError(
             f"variant {variant!r}: expected at least one training example, received 0."
         )
-    return examples[:count]
+    return first(examples, count)
 
 
 def check_exclude(variant: str, exclude: tuple[str, ...], model: "keras.Model") -> None:
@@ -228,31 +225,23 @@ def excluded(content: bytes, exclude: tuple[str, ...], model: "keras.Model") -> 
     }
 
 
-def _calibrate(converter: Any, examples: np.ndarray) -> None:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([example[None]] for example in examples)
+def _check_loops(variant: str, model: "keras.Model") -> None:
+    """Raise ConfigError for a recurrent layer of `model` whose loop can't be written out."""
+    # Deferred, since it loads TensorFlow.
+    from tfopt.recurrent import loop, steps
 
-
-def _with_ranges(content: bytes, found: dict[str, tuple[float, float]]) -> bytes:
-    """Return the calibrated `content` with other ranges, by the names of the tensors."""
-    model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
-    for tensor in (tensor for subgraph in model.subgraphs for tensor in subgraph.tensors):
-        if tensor.name.decode() in found and tensor.quantization is not None:
-            low, high = found[tensor.name.decode()]
-            tensor.quantization.min, tensor.quantization.max = [low], [high]
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _converter(model: "keras.Model") -> Any:
-    signature = [tf.TensorSpec(model.input_shape, model.inputs[0].dtype, name="examples")]
-    traced = tf.function(
-        lambda examples: {"logits": model(examples, training=False)}, input_signature=signature
-    )
-    function = traced.get_concrete_function()
-    # The converter saves and loads what owns the variables: with the Keras model itself that
-    # takes several times as long, as Keras traces each of its layers anew.
-    owner = tf.Module()
-    owner.captured = function.graph.variables
-    return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+    layers: Any = keras.layers
+    for layer, _ in calls(model):
+        if not loop(layer):
+            continue
+        if steps(layer) is None:
+            raise ConfigError(
+                f"variant {variant!r}: expected recurrent layers with a known number of time "
+                f"steps, received {layer.name!r} with None; give the model's input that number."
+            )
+        if isinstance(loop(layer), (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)):
+            raise ConfigError(
+                f"variant {variant!r}: expected layers that TFLite can compute, received "
+                f"{layer.name!r}, a {type(layer).__name__}; convolve in a TimeDistributed layer "
+                "before an LSTM instead."
+            )

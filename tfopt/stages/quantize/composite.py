@@ -27,14 +27,6 @@ def build(rewriter: Any, layer: Any) -> Callable:
     return _FORMS[type(layer).__name__][1](rewriter, layer)
 
 
-def unrolled(layer: Any) -> Any:
-    """Return `layer` so that TFLite's converter takes it: a recurrent one without its loop."""
-    config = layer.get_config()
-    if "unroll" not in config or layer.get_input_shape_at(0)[1] is None:
-        return layer
-    return type(layer).from_config({**config, "unroll": True})
-
-
 def affine(x: Any, scale: Any, offset: Any, name: str, *, trainable: bool) -> Any:
     """Return `x * scale + offset` by channel, `x` of 2 to 4 dimensions.
 

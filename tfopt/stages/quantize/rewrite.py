@@ -7,6 +7,7 @@ from typing import Any
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError
 from tfopt.graph import consumers, copied, producers, rebuilt
+from tfopt.recurrent import loop, steps, unrolled
 from tfopt.rounding import Range, Remark, Rounded
 from tfopt.stages.quantize import composite
 from tfopt.stages.quantize.kinds import Kind, activation, kind_of, operator
@@ -182,7 +183,7 @@ class Rewriter:
         return called
 
     def _float(self, layer: Any, reason: str) -> Callable:
-        made = copied(composite.unrolled(layer))
+        made = unrolled(layer) if loop(layer) and steps(layer) else copied(layer)
 
         def called(*args: Any, **options: Any) -> Any:
             outputs = _loaded(made, layer, made(*args, **options))

@@ -1,0 +1,65 @@
+"""A recurrent layer's loop is written out, so that one file takes any batch."""
+
+import numpy as np
+import pytest
+
+from tfopt import export, flatbuffer
+from tfopt.compat import keras
+from tfopt.config import ConfigError
+from tfopt.runner import Runner
+
+L = keras.layers
+EXAMPLES = np.random.default_rng(0).normal(size=(8, 3, 5, 4)).astype(np.float32)
+
+
+def model_of(layer, steps=3):
+    inputs = keras.Input((steps, *EXAMPLES.shape[2:]), name="input")
+    x = inputs if isinstance(layer, L.TimeDistributed) else L.TimeDistributed(L.Flatten())(inputs)
+    return keras.Model(inputs, L.Dense(3, name="logits")(layer(x)))
+
+
+LAYERS = {
+    "lstm": lambda: L.LSTM(6, name="looping"),
+    "gru": lambda: L.GRU(6, name="looping"),
+    "both": lambda: L.Bidirectional(L.LSTM(6), name="looping"),
+    "inside": lambda: L.TimeDistributed(L.SimpleRNN(6), name="looping"),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_converts_and_runs_any_batch(name):
+    keras.utils.set_random_seed(0)
+    model = model_of(LAYERS[name]())
+    expected = model(EXAMPLES).numpy()
+    for variant in (export.Float32(), export.Int8()):
+        content = variant.convert(model, EXAMPLES)
+        run = Runner(export.Artifact(stage="s", variant="v", content=content), threads=1)
+        for count in (1, len(EXAMPLES)):
+            off = np.linalg.norm(run(EXAMPLES[:count]) - expected[:count])
+            share = 1e-5 if variant.name == "float32" else 0.1
+            assert off < share * np.linalg.norm(expected[:count])
+    assert flatbuffer.read(content).with_precision("float") == []
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: model_of(LAYERS["lstm"](), None), "known number of time steps, .*'looping' with"),
+        (lambda: model_of(LAYERS["both"](), None), "known number of time steps, .*'looping' with"),
+        (
+            lambda: keras.Model(
+                x := keras.Input((3, 5, 4, 1)), L.ConvLSTM2D(2, 3, name="looping")(x)
+            ),
+            "that TFLite can compute, received 'looping', a ConvLSTM2D",
+        ),
+    ],
+)
+def test_a_loop_that_cannot_be_written_out_is_refused(model, message):
+    made = model()
+    for variant in (export.Float32(), export.Int8()):
+        with pytest.raises(ConfigError, match=f"variant '{variant.name}': expected .*{message}"):
+            variant.check(made)
+
+
+def test_the_steps_inside_may_be_known_where_those_outside_are_not():
+    export.Float32().check(model_of(LAYERS["inside"](), None))

@@ -1,0 +1,74 @@
+"""TensorFlow's converter, set up for a Keras model, and the ranges that it is given."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import flatbuffers
+
+from tfopt.compat import keras, tf, tflite_schema
+from tfopt.export.inputs import Examples, input_names
+from tfopt.graph import copied, rebuilt
+
+
+def converter(model: "keras.Model") -> Any:
+    """Return a converter of `model` into a file that takes any batch, by default 1."""
+    # Deferred, since it loads TensorFlow.
+    from tfopt.recurrent import loop, unrolled
+
+    if any(loop(layer) for layer in model._flatten_layers(include_self=False)):
+        model = rebuilt(model, lambda layer: unrolled(layer) if loop(layer) else copied(layer))
+    signature = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
+        for tensor, name in zip(model.inputs, input_names(model), strict=True)
+    ]
+    nested = model._nested_inputs
+
+    def call(*tensors: Any) -> dict:
+        return {"logits": model(tf.nest.pack_sequence_as(nested, tensors), training=False)}
+
+    function = tf.function(call, input_signature=signature).get_concrete_function()
+    # The converter saves and loads what owns the variables: with the Keras model itself that
+    # takes several times as long, as Keras traces each of its layers anew.
+    owner = tf.Module()
+    owner.captured = function.graph.variables
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+
+
+def calibrate(made: Any, model: "keras.Model", examples: Examples) -> None:
+    """Let the converter `made` of `model` quantize, with ranges from `examples`."""
+    types = [tensor.dtype.as_numpy_dtype for tensor in model.inputs]
+
+    def one_by_one() -> Iterator[dict]:
+        for each in zip(*examples.values(), strict=True):
+            # By name: the file has an order of its own.
+            yield {
+                name: value[None].astype(dtype)
+                for name, value, dtype in zip(examples, each, types, strict=True)
+            }
+
+    made.optimizations = [tf.lite.Optimize.DEFAULT]
+    made.representative_dataset = one_by_one
+
+
+def converted(made: Any) -> bytes:
+    """Return the bytes of the .tflite that the converter `made` makes."""
+    with warnings.catch_warnings():
+        # int8 inputs take their scale from the model or the calibration; the converter
+        # warns that TensorFlow 1's way of stating it wasn't used.
+        warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
+        # Which it is itself that uses it, to find the inputs by name.
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
+        return bytes(made.convert())
+
+
+def with_ranges(content: bytes, found: dict[str, tuple[float, float]]) -> bytes:
+    """Return the calibrated `content` with other ranges, by the names of the tensors."""
+    model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
+    for tensor in (tensor for subgraph in model.subgraphs for tensor in subgraph.tensors):
+        if tensor.name.decode() in found and tensor.quantization is not None:
+            low, high = found[tensor.name.decode()]
+            tensor.quantization.min, tensor.quantization.max = [low], [high]
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
