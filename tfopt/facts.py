@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
+from tfopt.macs import positions
 
 KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel", "embeddings")
 
@@ -95,7 +96,7 @@ def measure(model: "keras.Model") -> Facts:
                 distinct_total=_distinct(values.reshape(-1, 1)),
             )
             kernels.append(kernel)
-            macs += positions(layer) * kernel.size
+            macs += positions(model, layer, weight) * kernel.size
     return Facts(kernels=tuple(kernels), params=params, macs=macs)
 
 
@@ -164,14 +165,6 @@ def _named(weights: list) -> list[tuple[str, Any]]:
         (f"{name}_{number}" if number else name, weight)
         for name, number, weight in zip(names, again, kernels, strict=True)
     ]
-
-
-def positions(layer: Any) -> int:
-    """Return how often each weight of a kernel of `layer` is multiplied for one example."""
-    if type(unwrapped(layer)).__name__ == "Embedding":
-        return 0
-    # A teacher that compares attention scores has called its layer again, for more outputs.
-    return math.prod(layer.get_output_shape_at(0)[1:-1])
 
 
 def _plain_layers(model: "keras.Model") -> Iterator[tuple[Any, list]]:

@@ -74,7 +74,7 @@ def test_a_text_and_an_image_branch_become_one_model_with_two_inputs():
 
 @pytest.mark.parametrize(
     "variant",
-    [*export.sensible(quantized=False), export.Int8(calibration=export.MSE()), export.Int16x8()],
+    [*export.sensible(), export.Int8(calibration=export.MSE()), export.Int16x8()],
     ids=lambda variant: variant.name,
 )
 def test_models_with_different_inputs_are_one_file_that_is_measured(variant):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.facts import KERNELS, positions, weight_name
+from tfopt.facts import KERNELS, weight_name
+from tfopt.macs import positions
 from tfopt.stages.channels import STAYS, Channels
 
 
@@ -71,7 +72,7 @@ def macs(model: "keras.Model", channels: Channels, kinds: Kinds) -> Cost:
     """Return the multiply-accumulates of the flat `model` as a cost."""
 
     def each(layer: Any, weight: Any) -> int:
-        return positions(layer) if weight_name(weight) in KERNELS else 0
+        return positions(model, layer, weight) if weight_name(weight) in KERNELS else 0
 
     return _cost(model, channels, kinds, each)
 
