@@ -5,6 +5,8 @@ their channels, move ranges by a fixed 0.999 from a fixed start, and let replica
 Loads TensorFlow when imported.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import numpy as np
 from tfopt.compat import keras, tf
 from tfopt.graph import copied, rebuilt
 
+# Of a step: less than any two means of codes differ by, more than floats are off.
+_NUDGE = 1e-3
 # Below it a range is one of zeros only, for which there is no scale.
 _LEAST = 1e-7
 
@@ -39,6 +43,7 @@ class Range(keras.layers.Layer):
         self.bits, self.rate, self.fixed, self.nonnegative = bits, rate, fixed, nonnegative
         self.supports_masking = True
         self.observed: list | None = None
+        self.converting = False
 
     def build(self, shape: Any) -> None:
         """Make the two ends of the range."""
@@ -59,20 +64,20 @@ class Range(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Return `inputs`, rounded."""
-        return self._rounded(inputs, training)
+    def call(self, inputs: Any, training: bool | None = None, *, again: bool = False) -> Any:
+        """Return `inputs`, rounded; the range learns nothing of what was rounded `again`."""
+        return self._rounded(inputs, training, again)
 
     # AutoGraph would take its time with every one of hundreds of layers.
     @tf.autograph.experimental.do_not_convert
-    def _rounded(self, inputs: Any, training: bool | None) -> Any:
-        if self.bits == 16:
+    def _rounded(self, inputs: Any, training: bool | None, again: bool) -> Any:
+        if self.bits == 16 or (again and self.converting):
             return inputs
         if self.observed is not None:
-            self.observed.append(self.extremes(inputs))
+            self.observed += [] if again else [self.extremes(inputs)]
             return inputs
         low, high = self.low.read_value(), self.high.read_value()
-        if training and self.rate and self.learns:
+        if training and self.rate and self.learns and not again:
             lowest, highest = _over_replicas(*self.extremes(inputs))
             low, high = (
                 old + self.rate * (new - old) for old, new in ((low, lowest), (high, highest))
@@ -80,6 +85,8 @@ class Range(keras.layers.Layer):
             self.low.assign(low)
             self.high.assign(high)
         high = tf.maximum(high, low + _LEAST)
+        if again:
+            inputs = _off_the_half(inputs, low, high, self.bits)
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, self.bits)
 
     @property
@@ -179,9 +186,22 @@ def unranged(model: "keras.Model") -> "keras.Model":
     """Return `model` with rounded kernels and float activations, as calibration takes it."""
 
     def replace(layer: Any) -> Any:
-        return (lambda x: x) if isinstance(layer, (Range, Remark)) else copied(layer)
+        return (lambda x, **_: x) if isinstance(layer, (Range, Remark)) else copied(layer)
 
     return rebuilt(model, replace)
+
+
+@contextlib.contextmanager
+def converting(model: "keras.Model") -> Iterator[None]:
+    """Make `model`, while it is traced for TFLite, leave to that what it rounds by itself."""
+    ranges = [layer for layer in model.layers if isinstance(layer, Range)]
+    for layer in ranges:
+        layer.converting = True
+    try:
+        yield
+    finally:
+        for layer in ranges:
+            layer.converting = False
 
 
 def _remarks(model: Any) -> list[Remark]:
@@ -222,6 +242,16 @@ def observe(model: "keras.Model", examples: Any, *, training: bool) -> None:
     for layer, (low, high) in zip(ranges, seen, strict=True):
         layer.low.assign(low)
         layer.high.assign(high)
+
+
+def _off_the_half(values: Any, low: Any, high: Any, bits: int) -> Any:
+    """Return `values`, those between two of the codes from `low` to `high` closer to one of them.
+
+    Means of codes are often halves, which TFLite rounds away from the code 0.
+    """
+    step = (high - low) / (2**bits - 1)
+    zero = (2 ** (bits - 1) + tf.round(low / step)) * step
+    return values + _NUDGE * step * tf.sign(tf.stop_gradient(values) - zero)
 
 
 def _round(kernel: Any, bits: int) -> Any:

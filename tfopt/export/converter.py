@@ -13,8 +13,9 @@ from tfopt.graph import copied, rebuilt
 
 def converter(model: "keras.Model") -> Any:
     """Return a converter of `model` into a file that takes any batch, by default 1."""
-    # Deferred, since it loads TensorFlow.
+    # Deferred, since they load TensorFlow.
     from tfopt.recurrent import loop, unrolled
+    from tfopt.rounding import converting
 
     if any(loop(layer) for layer in model._flatten_layers(include_self=False)):
         model = rebuilt(model, lambda layer: unrolled(layer) if loop(layer) else copied(layer))
@@ -27,7 +28,8 @@ def converter(model: "keras.Model") -> Any:
     def call(*tensors: Any) -> dict:
         return {"logits": model(tf.nest.pack_sequence_as(nested, tensors), training=False)}
 
-    function = tf.function(call, input_signature=signature).get_concrete_function()
+    with converting(model):
+        function = tf.function(call, input_signature=signature).get_concrete_function()
     # The converter saves and loads what owns the variables: with the Keras model itself that
     # takes several times as long, as Keras traces each of its layers anew.
     owner = tf.Module()

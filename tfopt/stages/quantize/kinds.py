@@ -15,6 +15,7 @@ class Kind(Enum):
     OWN = auto()  # rounds its output in a range of its own
     MERGE = auto()  # the same, of two or more inputs
     SAME = auto()  # passes on the numbers of its input, and so their range
+    MEAN = auto()  # the same, with means of the numbers of its input, which it rounds
     JOINT = auto()  # has one range with all of its inputs
     ACTIVATION = auto()  # one of `ACTIVATIONS`, or else float
     COMPOSITE = auto()  # is built of others
@@ -26,11 +27,12 @@ _LAYERS = {
     Kind.KERNEL: "Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D Dense",
     Kind.NORM: "BatchNormalization",
     Kind.OWN: "GlobalAveragePooling1D GlobalAveragePooling2D LeakyReLU PReLU Embedding",
-    Kind.SAME: "ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D Cropping1D "
-    "Cropping2D Dropout Flatten GaussianDropout GaussianNoise GlobalMaxPooling1D "
-    "GlobalMaxPooling2D MaxPooling1D MaxPooling2D Permute RandomBrightness RandomContrast "
-    "RandomCrop RandomFlip RandomRotation RandomTranslation RandomZoom RepeatVector Reshape "
-    "SpatialDropout1D SpatialDropout2D UpSampling1D ZeroPadding1D ZeroPadding2D",
+    Kind.SAME: "ActivityRegularization AlphaDropout Cropping1D Cropping2D Dropout Flatten "
+    "GaussianDropout GaussianNoise GlobalMaxPooling1D GlobalMaxPooling2D MaxPooling1D "
+    "MaxPooling2D Permute RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation "
+    "RandomTranslation RandomZoom RepeatVector Reshape SpatialDropout1D SpatialDropout2D "
+    "UpSampling1D ZeroPadding1D ZeroPadding2D",
+    Kind.MEAN: "AveragePooling1D AveragePooling2D",
     Kind.JOINT: "Concatenate Maximum Minimum",
     Kind.ACTIVATION: "Activation",
     Kind.MERGE: "Add Multiply Subtract",
@@ -42,8 +44,9 @@ _OPERATORS = {
     Kind.RELU: "nn.relu nn.relu6",
     Kind.OWN: "__operators__.add math.add math.subtract math.multiply math.reduce_mean "
     "math.reduce_sum math.squared_difference linalg.matmul nn.leaky_relu cast",
-    Kind.SAME: "expand_dims identity image.resize math.reduce_max nn.avg_pool2d nn.max_pool2d "
+    Kind.SAME: "expand_dims identity image.resize math.reduce_max nn.max_pool2d "
     "pad reshape reverse slice split squeeze stop_gradient strided_slice tile transpose",
+    Kind.MEAN: "nn.avg_pool2d",
     Kind.JOINT: "concat math.maximum math.minimum stack",
     Kind.ACTIVATION: "math.sigmoid math.tanh nn.gelu nn.silu nn.softmax",
     Kind.FLOAT: "math.divide __operators__.truediv nn.elu nn.selu math.softplus",

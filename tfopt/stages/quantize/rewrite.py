@@ -168,6 +168,15 @@ class Rewriter:
             layer, _loaded(made, layer, made(*args, **options))
         )
 
+    def _mean(self, layer: Any) -> Callable:
+        made = copied(layer)
+
+        def called(x: Any, **options: Any) -> Any:
+            y = made(x, **options)
+            return _range_of(x)(y, again=True) if x.dtype.is_floating else y
+
+        return called
+
     def _merge(self, layer: Any) -> Callable:
         def called(tensors: list) -> Any:
             total = tensors[0]
@@ -252,6 +261,14 @@ def _loaded(made: Any, original: Any, outputs: Any) -> Any:
     return outputs
 
 
+def _range_of(x: Any) -> Range:
+    """Return the layer that rounded the numbers of `x`."""
+    made_by = x.node
+    while not isinstance(made_by.layer, Range):
+        made_by = made_by.keras_inputs[0].node
+    return made_by.layer
+
+
 def _is_masked(layer: Any) -> bool:
     tensors = tf.nest.flatten(layer.get_input_at(0))
     return any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors)
@@ -268,6 +285,7 @@ _BUILDERS: dict[Kind, Callable] = {
     Kind.OWN: Rewriter._own,
     Kind.MERGE: Rewriter._merge,
     Kind.SAME: lambda self, layer: copied(layer),
+    Kind.MEAN: Rewriter._mean,
     Kind.JOINT: Rewriter._own,
     Kind.ACTIVATION: Rewriter._activation,
 }
