@@ -164,7 +164,7 @@ def test_layers_without_an_int8_kernel_stay_float_with_their_reason(caplog):
     finished = reloaded(quantized(model, examples, steps=2, layers=(Float(layers=("kept",)),)))
     reasons = {
         "elu": "TFLite has no int8 kernel for ELU",
-        "selu": "TFLite has no int8 kernel for selu",
+        "selu": "the rounding of selu isn't simulated, but Int8() after training quantizes it",
         "double": "it isn't known how TFLite computes Lambda",
         "kept": "the config says so",
     }
@@ -176,6 +176,42 @@ def test_layers_without_an_int8_kernel_stay_float_with_their_reason(caplog):
     assert kernels == {"selu": "int8", "kept": "float32", "logits": "int8"}
     assert "ELU" in {operator.kind for operator in graph.with_precision("float")}
     assert steps_off(finished, examples, content).max() <= 3
+
+
+# For each that isn't trained as int8: what TFLite's own quantizer leaves float of it.
+AFTERWARDS = {
+    "conv3d": (L.Conv3D(2, 2), (3, 3, 3, 2), {"CONV_3D"}),
+    "elu": (L.ELU(), (8,), {"ELU"}),
+    "threshold": (L.ReLU(threshold=0.5), (8,), {"CAST"}),
+    "transposed1d": (L.Conv1DTranspose(4, 3), (6, 2), set()),
+    "lstm": (L.LSTM(4), (3, 2), set()),
+    "gru": (L.GRU(4), (3, 2), set()),
+    "both": (L.Bidirectional(L.SimpleRNN(4)), (3, 2), set()),
+    "divide": (lambda x: x / (L.Dense(8, "relu")(x) + 1.0), (8,), set()),
+    "average": (lambda x: L.Average()([x, L.Dense(8)(x)]), (8,), set()),
+    "dot": (lambda x: L.Dot(-1)([x, x]), (4, 8), set()),
+    "attention": (lambda x: L.Attention()([x, x]), (4, 8), set()),
+    "unit": (L.UnitNormalization(), (8,), set()),
+    "ceiling": (L.ReLU(1.0), (8,), set()),
+    "axis": (L.Softmax(axis=1), (4, 8), set()),
+    "batch_norm": (L.BatchNormalization(axis=1), (4, 8), set()),
+    **{
+        name: (L.Activation(name), (8,), set())
+        for name in ("exponential", "hard_sigmoid", "mish", "selu", "softplus", "softsign")
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AFTERWARDS)
+def test_a_layer_left_float_is_quantized_after_training_if_its_reason_says_so(name):
+    layers, shape, float_ops = AFTERWARDS[name]
+    model = model_of(layers, shape)
+    examples = examples_for(model)
+    (reason,) = left_float(prepared(model, examples)[1]).values()
+    assert reason.endswith("Int8() after training quantizes it") == (not float_ops)
+    left = flatbuffer.read(Int8().convert(model, examples)).with_precision("float")
+    assert {operator.kind for operator in left} - {"QUANTIZE", "DEQUANTIZE"} == float_ops
 
 
 def encoder(x):

@@ -20,6 +20,7 @@ class Kind(Enum):
     ACTIVATION = auto()  # one of `ACTIVATIONS`, or else float
     COMPOSITE = auto()  # is built of others
     FLOAT = auto()  # has no int8 kernel
+    POST = auto()  # is quantized after training only
     UNKNOWN = auto()
 
 
@@ -38,7 +39,9 @@ _LAYERS = {
     Kind.MERGE: "Add Multiply Subtract",
     Kind.COMPOSITE: "EinsumDense LayerNormalization MultiHeadAttention "
     "Normalization Rescaling SeparableConv1D SeparableConv2D",
-    Kind.FLOAT: "Conv1DTranspose Conv3D Conv3DTranspose ELU GRU LSTM SimpleRNN ThresholdedReLU",
+    Kind.FLOAT: "Conv3D Conv3DTranspose ELU ThresholdedReLU",
+    Kind.POST: "Attention Average Bidirectional Conv1DTranspose Dot GRU GlobalAveragePooling3D "
+    "LSTM SimpleRNN UnitNormalization",
 }
 _OPERATORS = {
     Kind.RELU: "nn.relu nn.relu6",
@@ -49,9 +52,25 @@ _OPERATORS = {
     Kind.MEAN: "nn.avg_pool2d",
     Kind.JOINT: "concat math.maximum math.minimum stack",
     Kind.ACTIVATION: "math.sigmoid math.tanh nn.gelu nn.silu nn.softmax",
-    Kind.FLOAT: "math.divide __operators__.truediv nn.elu nn.selu math.softplus",
+    Kind.FLOAT: "nn.elu",
+    Kind.POST: "math.divide __operators__.truediv nn.selu math.softplus",
 }
 _INTERPOLATIONS = ("nearest", "bilinear")
+
+
+# Of the activations that TFLite computes by several operators: those that are int8, each.
+_COMPOSED = ("exponential", "hard_sigmoid", "mish", "selu", "softplus", "softsign")
+
+
+def why_float(kind: Kind, name: str) -> str:
+    """Return why a layer called `name` of this kind isn't trained as int8, "" where it is."""
+    if kind is Kind.POST or name in _COMPOSED:
+        return f"the rounding of {name} isn't simulated, but Int8() after training quantizes it"
+    if kind is Kind.FLOAT or name == "elu":
+        return f"TFLite has no int8 kernel for {name}"
+    if kind is Kind.UNKNOWN:
+        return f"it isn't known how TFLite computes {name}"
+    return ""
 
 
 def _table(named: dict) -> dict[str, Kind]:
@@ -89,13 +108,15 @@ def activation(layer: Any) -> str:
 def _relu(layer: Any) -> Kind:
     if layer.negative_slope:
         return Kind.FLOAT if layer.max_value or layer.threshold else Kind.OWN
-    return Kind.RELU if layer.max_value in (None, 6) and not layer.threshold else Kind.FLOAT
+    if layer.threshold:
+        return Kind.FLOAT
+    return Kind.RELU if layer.max_value in (None, 6) else Kind.POST
 
 
 def _norm(layer: Any) -> Kind:
     axis = layer.axis if isinstance(layer.axis, int) else layer.axis[0]
     rank = layer.input_spec.ndim or 0
-    return Kind.NORM if axis in (-1, rank - 1) and 2 <= rank <= 4 else Kind.FLOAT
+    return Kind.NORM if axis in (-1, rank - 1) and 2 <= rank <= 4 else Kind.POST
 
 
 def _sampled(layer: Any) -> Kind:
@@ -109,7 +130,7 @@ def _activated(layer: Any) -> Kind:
 
 
 def _softmax(layer: Any) -> Kind:
-    return Kind.ACTIVATION if layer.axis == -1 else Kind.FLOAT
+    return Kind.ACTIVATION if layer.axis == -1 else Kind.POST
 
 
 _BY_OPTIONS = {

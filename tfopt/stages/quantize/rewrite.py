@@ -10,7 +10,7 @@ from tfopt.graph import consumers, copied, producers, rebuilt
 from tfopt.recurrent import loop, steps, unrolled
 from tfopt.rounding import Range, Remark, Rounded
 from tfopt.stages.quantize import composite
-from tfopt.stages.quantize.kinds import Kind, activation, kind_of, operator
+from tfopt.stages.quantize.kinds import Kind, activation, kind_of, operator, why_float
 
 # LiteRT runs kernels of 4 bits in CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED.
 _EIGHT_BITS = ("Conv1D", "Conv2DTranspose", "DepthwiseConv1D", "SeparableConv1D")
@@ -80,12 +80,10 @@ class Rewriter:
         kind, name = kind_of(layer), operator(layer) or type(layer).__name__
         if not self._bits(layer):
             return "the config says so"
-        if kind is Kind.FLOAT:
-            return f"TFLite has no int8 kernel for {name}"
+        if reason := why_float(kind, name):
+            return reason
         if kind is Kind.COMPOSITE and not composite.can_build(layer):
             return f"it isn't known how to compute this form of {name} in int8"
-        if kind is Kind.UNKNOWN:
-            return f"it isn't known how TFLite computes {name}"
         # The operators that these are made of would lose it.
         masked = kind in (Kind.KERNEL, Kind.COMPOSITE) and _is_masked(layer)
         return "a mask of steps reaches it" if masked else ""
@@ -133,7 +131,7 @@ class Rewriter:
         if name in _FIXED:
             return self.ranged(y, label, fixed=_FIXED[name])
         if name != "gelu":
-            y = self._remark(y, layer, f"TFLite has no int8 kernel for {name}")
+            y = self._remark(y, layer, why_float(Kind.ACTIVATION, name))
         return self.end(layer, y)
 
     def closed(self, layer: Any, x: Any) -> Any:
