@@ -9,8 +9,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from tfopt.compat import keras, tf
 from tfopt.graph import copied, rebuilt
 
@@ -211,37 +209,6 @@ def _remarks(model: Any) -> list[Remark]:
 def kernel_name(layer: "keras.layers.Layer") -> str:
     """Return under which name `layer` has its kernel."""
     return "depthwise_kernel" if hasattr(layer, "depthwise_kernel") else "kernel"
-
-
-def observe(model: "keras.Model", examples: Any, *, training: bool) -> None:
-    """Set the ranges of `model` to the mean of what its unrounded tensors span in a batch.
-
-    `examples` yields batches of the model's input. `training` observes what training will
-    see, which differs where BatchNormalization has not yet met the data.
-    """
-    ranges = [layer for layer in model.layers if isinstance(layer, Range) and layer.learns]
-    if not ranges:
-        return
-
-    @tf.function
-    def spans(batch: Any) -> Any:
-        for layer in ranges:
-            layer.observed = []
-        model(batch, training=training)
-        return tf.stack([tf.stack(layer.observed[-1]) for layer in ranges])
-
-    # Training moves the statistics of BatchNormalization.
-    weights = model.get_weights() if training else None
-    try:
-        seen = np.mean([spans(batch).numpy() for batch in examples], axis=0)
-    finally:
-        for layer in ranges:
-            layer.observed = None
-    if weights is not None:
-        model.set_weights(weights)
-    for layer, (low, high) in zip(ranges, seen, strict=True):
-        layer.low.assign(low)
-        layer.high.assign(high)
 
 
 def _off_the_half(values: Any, low: Any, high: Any, bits: int) -> Any:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from tfopt import export, flatbuffer
-from tfopt.compat import keras
+from tfopt.compat import keras, tf
 from tfopt.config import ConfigError
 from tfopt.runner import Runner
+from tfopt.stages import Quantize
 
 L = keras.layers
 EXAMPLES = np.random.default_rng(0).normal(size=(8, 3, 5, 4)).astype(np.float32)
@@ -59,6 +60,17 @@ def test_a_loop_that_cannot_be_written_out_is_refused(model, message):
     for variant in (export.Float32(), export.Int8()):
         with pytest.raises(ConfigError, match=f"variant '{variant.name}': expected .*{message}"):
             variant.check(made)
+
+
+def test_a_loop_in_a_quantization_aware_model_stays_float_in_the_file():
+    model, stage = model_of(LAYERS["lstm"]()), Quantize()
+    samples = tf.data.Dataset.from_tensors((EXAMPLES, 0))
+    finished = stage.finish(stage.prepare(model, 0, samples))
+    content = export.Int8().convert(finished, EXAMPLES)
+    kernels = {kernel.name: kernel.dtype for kernel in flatbuffer.read(content).kernels()}
+    assert kernels == {"looping": "float32", "logits": "int8"}
+    run = Runner(export.Artifact(stage="s", variant="v", content=content), threads=1)
+    assert np.abs(run(EXAMPLES) - finished(EXAMPLES)).max() <= 2 * run.output["quantization"][0]
 
 
 def test_the_steps_inside_may_be_known_where_those_outside_are_not():

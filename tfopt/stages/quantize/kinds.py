@@ -53,11 +53,13 @@ _OPERATORS = {
     Kind.JOINT: "concat math.maximum math.minimum stack",
     Kind.ACTIVATION: "math.sigmoid math.tanh nn.gelu nn.silu nn.softmax",
     Kind.FLOAT: "nn.elu",
-    Kind.POST: "math.divide __operators__.truediv nn.selu math.softplus",
+    Kind.POST: "math.divide math.truediv nn.selu math.softplus",
 }
 _INTERPOLATIONS = ("nearest", "bilinear")
 
 
+# TFLite computes these in ranges of their own.
+FIXED = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # Of the activations that TFLite computes by several operators: those that are int8, each.
 _COMPOSED = ("exponential", "hard_sigmoid", "mish", "selu", "softplus", "softsign")
 

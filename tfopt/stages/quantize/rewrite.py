@@ -6,20 +6,14 @@ from typing import Any
 
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError
-from tfopt.graph import consumers, copied, producers, rebuilt
-from tfopt.recurrent import loop, steps, unrolled
+from tfopt.graph import copied, rebuilt
 from tfopt.rounding import Range, Remark, Rounded
 from tfopt.stages.quantize import composite
-from tfopt.stages.quantize.kinds import Kind, activation, kind_of, operator, why_float
+from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
+from tfopt.stages.quantize.plan import Plan
 
 # LiteRT runs kernels of 4 bits in CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED.
 _EIGHT_BITS = ("Conv1D", "Conv2DTranspose", "DepthwiseConv1D", "SeparableConv1D")
-# TFLite computes these in ranges of their own.
-_FIXED = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
-_FUSING = (Kind.KERNEL, Kind.NORM, Kind.MERGE)
-_RELUS = (Kind.RELU, "nn.relu6")
-_ADDS = ("__operators__.add", "math.add")
-_ARITHMETIC = ("__operators__.add", "math.add", "math.subtract", "math.multiply")
 
 
 def rewritten(
@@ -53,16 +47,14 @@ class Rewriter:
     """For each layer of the flat model: what is called in its place."""
 
     def __init__(self, flat: Any, bits: Callable, *, activations: int, rate: float) -> None:
-        self._consumers, self._producers = consumers(flat), producers(flat)
-        self._outputs = set(flat.output_names)
+        self._plan = Plan(flat, bits)
         self._bits = bits
         self._range = {"bits": activations, "rate": rate}
         self._names: Counter[str] = Counter()
-        self._fused = {name for layer in flat.layers for name in self._inside_hard_swish(layer)}
 
     def __call__(self, layer: Any) -> Callable:
         """Return what is called in place of `layer`."""
-        if reason := self._reason(layer):
+        if reason := self._plan.reason(layer):
             return self._float(layer, reason)
         if self._bits(layer) == 4 and type(layer).__name__ in _EIGHT_BITS:
             raise ConfigError(
@@ -74,19 +66,6 @@ class Rewriter:
         return (
             composite.build(self, layer) if kind is Kind.COMPOSITE else _BUILDERS[kind](self, layer)
         )
-
-    def _reason(self, layer: Any) -> str:
-        """Return why `layer` stays float, "" where it doesn't."""
-        kind, name = kind_of(layer), operator(layer) or type(layer).__name__
-        if not self._bits(layer):
-            return "the config says so"
-        if reason := why_float(kind, name):
-            return reason
-        if kind is Kind.COMPOSITE and not composite.can_build(layer):
-            return f"it isn't known how to compute this form of {name} in int8"
-        # The operators that these are made of would lose it.
-        masked = kind in (Kind.KERNEL, Kind.COMPOSITE) and _is_masked(layer)
-        return "a mask of steps reaches it" if masked else ""
 
     def named(self, name: str) -> str:
         """Return `name`, numbered where it was taken."""
@@ -103,7 +82,7 @@ class Rewriter:
 
     def end(self, layer: Any, tensor: Any, **options: Any) -> Any:
         """Return the output of `layer`, rounded unless a later layer does that for it."""
-        return tensor if self._absorbed(layer) else self.ranged(tensor, layer.name, **options)
+        return tensor if self._plan.absorbed(layer) else self.ranged(tensor, layer.name, **options)
 
     def kernel(self, layer: Any, of: Any = None) -> Callable:
         """Return a call of `layer` with its kernel rounded, to the bits that `of` has."""
@@ -128,8 +107,8 @@ class Rewriter:
             gate = self.activated(x, "sigmoid", layer, f"{layer.name}_sigmoid")
             return self.end(layer, keras.layers.Multiply(name=self.named(label))([x, gate]))
         y = keras.layers.Activation(name, name=self.named(label))(x)
-        if name in _FIXED:
-            return self.ranged(y, label, fixed=_FIXED[name])
+        if name in FIXED:
+            return self.ranged(y, label, fixed=FIXED[name])
         if name != "gelu":
             y = self._remark(y, layer, why_float(Kind.ACTIVATION, name))
         return self.end(layer, y)
@@ -190,7 +169,7 @@ class Rewriter:
         return called
 
     def _float(self, layer: Any, reason: str) -> Callable:
-        made = unrolled(layer) if loop(layer) and steps(layer) else copied(layer)
+        made = copied(layer)
 
         def called(*args: Any, **options: Any) -> Any:
             outputs = _loaded(made, layer, made(*args, **options))
@@ -207,50 +186,6 @@ class Rewriter:
 
         return tf.nest.map_structure(remark, tensors)
 
-    def _absorbed(self, layer: Any) -> bool:
-        """Return whether no tensor is kept between `layer` and the one layer that takes it."""
-        taking = self._consumers[layer.name]
-        if layer.name in self._outputs or len(taking) != 1:
-            return False
-        if self._reason(taking[0]):
-            return bool(self._reason(layer))
-        if self._reason(layer):
-            return False
-        kind, then = kind_of(layer), kind_of(taking[0])
-        linear = kind is not Kind.KERNEL or activation(layer) in ("", "linear")
-        if then is Kind.RELU:
-            fuses = kind in _FUSING or operator(layer) in _ARITHMETIC
-            return fuses and linear and type(layer).__name__ != "Conv2DTranspose"
-        if then is Kind.NORM:
-            return kind is Kind.KERNEL and linear and len(self._producers[taking[0].name]) == 1
-        if then is Kind.JOINT:
-            # All or none: the converter would give the joint the range of any input that has one.
-            return all(self._joins(each) for each in self._producers[taking[0].name])
-        return layer.name in self._fused
-
-    def _joins(self, layer: Any) -> bool:
-        """Return whether the output of `layer` can be rounded in the joint that takes it."""
-        alone = len(self._consumers[layer.name]) == 1 and layer.name not in self._outputs
-        own = kind_of(layer) in (*_FUSING, Kind.OWN, Kind.RELU, Kind.ACTIVATION)
-        return alone and own and not self._reason(layer) and activation(layer) not in _FIXED
-
-    def _inside_hard_swish(self, layer: Any) -> list[str]:
-        """Return the three layers inside of x * (relu6(x + 3) / 6), one operator in TFLite."""
-        if type(layer).__name__ != "Multiply":
-            return []
-        for inner in self._producers[layer.name]:
-            found = []
-            while len(self._producers[inner.name]) == 1 == len(self._consumers[inner.name]):
-                found.append(inner)
-                (inner,) = self._producers[inner.name]
-                if len(found) == 3:
-                    break
-            kinds = [operator(each) or kind_of(each) for each in found]
-            hard = kinds in (["math.multiply", relu, add] for relu in _RELUS for add in _ADDS)
-            if hard and inner in self._producers[layer.name]:
-                return [each.name for each in found]
-        return []
-
 
 def _loaded(made: Any, original: Any, outputs: Any) -> Any:
     """Return `outputs`, the result of the call that built `made`, now with its weights."""
@@ -265,11 +200,6 @@ def _range_of(x: Any) -> Range:
     while not isinstance(made_by.layer, Range):
         made_by = made_by.keras_inputs[0].node
     return made_by.layer
-
-
-def _is_masked(layer: Any) -> bool:
-    tensors = tf.nest.flatten(layer.get_input_at(0))
-    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors)
 
 
 def _unfolded(x: Any, inner: Any) -> Any:

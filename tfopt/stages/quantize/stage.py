@@ -79,7 +79,8 @@ class Quantize(Stage):
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return a copy of `model` that rounds, its ranges calibrated on `samples`."""
         # Deferred, since these are subclasses of Keras's: configs must not load TensorFlow.
-        from tfopt.rounding import left_float, observe
+        from tfopt.rounding import left_float
+        from tfopt.stages.quantize.observe import observe
         from tfopt.stages.quantize.rewrite import rewritten
 
         self._check_names(model)
@@ -93,9 +94,9 @@ class Quantize(Stage):
 
     def finish(self, model: "keras.Model") -> "keras.Model":
         """Return the model with kernels on their grids and BatchNormalization folded."""
-        from tfopt.stages.quantize.fold import folded
+        from tfopt.stages.quantize.finish import finished
 
-        return folded(model)
+        return finished(model)
 
     def _bits(self, layer: "keras.layers.Layer") -> int:
         """Return the bits of the kernel of `layer`, 0 where it stays float."""

@@ -10,7 +10,7 @@ from tfopt.stages.fold import by_output, factors
 from tfopt.stages.quantize.composite import affine
 
 
-def folded(model: "keras.Model") -> "keras.Model":
+def finished(model: "keras.Model") -> "keras.Model":
     """Return `model` with rounded kernels in plain layers, and BatchNormalization folded.
 
     A kernel that a BatchNormalization follows takes its factors, channel by channel, which

@@ -1,0 +1,89 @@
+"""Which layers of a model stay float, and whose output is rounded by a later layer.
+
+Loads TensorFlow when imported.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tfopt.compat import tf
+from tfopt.graph import consumers, producers
+from tfopt.stages.quantize import composite
+from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, operator, why_float
+
+_FUSING = (Kind.KERNEL, Kind.NORM, Kind.MERGE)
+_RELUS = (Kind.RELU, "nn.relu6")
+_ADDS = ("__operators__.add", "math.add")
+_ARITHMETIC = ("__operators__.add", "math.add", "math.subtract", "math.multiply")
+
+
+class Plan:
+    """What TFLite's converter will make of a flat model, where `bits(layer)` is 0 for float."""
+
+    def __init__(self, flat: Any, bits: Callable) -> None:
+        self._consumers, self._producers = consumers(flat), producers(flat)
+        self._outputs = set(flat.output_names)
+        self._bits = bits
+        self._fused = {name for layer in flat.layers for name in self._inside_hard_swish(layer)}
+
+    def reason(self, layer: Any) -> str:
+        """Return why `layer` stays float, "" where it doesn't."""
+        kind, name = kind_of(layer), operator(layer) or type(layer).__name__
+        if not self._bits(layer):
+            return "the config says so"
+        if reason := why_float(kind, name):
+            return reason
+        if kind is Kind.COMPOSITE and not composite.can_build(layer):
+            return f"it isn't known how to compute this form of {name} in int8"
+        # The operators that these are made of would lose it.
+        masked = kind in (Kind.KERNEL, Kind.COMPOSITE) and _is_masked(layer)
+        return "a mask of steps reaches it" if masked else ""
+
+    def absorbed(self, layer: Any) -> bool:
+        """Return whether no tensor is kept between `layer` and the one layer that takes it."""
+        taking = self._consumers[layer.name]
+        if layer.name in self._outputs or len(taking) != 1:
+            return False
+        if self.reason(taking[0]):
+            return bool(self.reason(layer))
+        if self.reason(layer):
+            return False
+        kind, then = kind_of(layer), kind_of(taking[0])
+        linear = kind is not Kind.KERNEL or activation(layer) in ("", "linear")
+        if then is Kind.RELU:
+            fuses = kind in _FUSING or operator(layer) in _ARITHMETIC
+            return fuses and linear and type(layer).__name__ != "Conv2DTranspose"
+        if then is Kind.NORM:
+            return kind is Kind.KERNEL and linear and len(self._producers[taking[0].name]) == 1
+        if then is Kind.JOINT:
+            # All or none: the converter would give the joint the range of any input that has one.
+            return all(self._joins(each) for each in self._producers[taking[0].name])
+        return layer.name in self._fused
+
+    def _joins(self, layer: Any) -> bool:
+        """Return whether the output of `layer` can be rounded in the joint that takes it."""
+        alone = len(self._consumers[layer.name]) == 1 and layer.name not in self._outputs
+        own = kind_of(layer) in (*_FUSING, Kind.OWN, Kind.RELU, Kind.ACTIVATION)
+        return alone and own and not self.reason(layer) and activation(layer) not in FIXED
+
+    def _inside_hard_swish(self, layer: Any) -> list[str]:
+        """Return the three layers inside of x * (relu6(x + 3) / 6), one operator in TFLite."""
+        if type(layer).__name__ != "Multiply":
+            return []
+        for inner in self._producers[layer.name]:
+            found = []
+            while len(self._producers[inner.name]) == 1 == len(self._consumers[inner.name]):
+                found.append(inner)
+                (inner,) = self._producers[inner.name]
+                if len(found) == 3:
+                    break
+            kinds = [operator(each) or kind_of(each) for each in found]
+            hard = kinds in (["math.multiply", relu, add] for relu in _RELUS for add in _ADDS)
+            if hard and inner in self._producers[layer.name]:
+                return [each.name for each in found]
+        return []
+
+
+def _is_masked(layer: Any) -> bool:
+    tensors = tf.nest.flatten(layer.get_input_at(0))
+    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors)
