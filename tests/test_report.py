@@ -49,7 +49,7 @@ def row(stage, variant, **changes):
 SLOW = "prune_int16x8 is slow here**: on a CPU its int16 operators run on reference kernels"
 ROWS = [
     row("train", "float32", bytes=1_318_424),
-    row("prune", "int8"),
+    row("prune", "int8", kernels=[KERNEL, {**KERNEL, "dtype": "int4"}]),
     row("prune", "float16", bytes=2_000_000),
 ]
 EXPERIMENT = {"type": "tfopt.config.Experiment", "name": "digits <1>", "batch_size": 32}
@@ -129,9 +129,10 @@ def test_table_has_a_line_per_artifact():
     lines = report.table(ROWS).splitlines()
     assert len(lines) == 2 + len(ROWS)
     assert lines[2].split() == [
-        *("train_float32", "97.78%", "99.44%", "1,318,424", "31,002", "75.00%", "7/8"),
-        *("1,234", "1,300"),
+        *("train_float32", "97.78%", "99.44%", "1,318,424", "31,002", "75.00%", "int8"),
+        *("7/8", "1,234", "1,300"),
     ]
+    assert " int4+int8 " in lines[3]
     assert lines[3].startswith("prune_int8 ")
 
 
@@ -141,7 +142,7 @@ def test_markdown_is_whole(workdir):
     lines = text.splitlines()
     assert lines[0] == "# digits <1>"
     start = next(i for i, line in enumerate(lines) if line.startswith("| artifact | accuracy"))
-    assert [line.count("|") for line in lines[start : start + 5]] == [10] * 5
+    assert [line.count("|") for line in lines[start : start + 5]] == [11] * 5
     assert "| prune_int8 | 97.78% | 99.44% | 79,488 | 31,002 | 75.00% | 7/8 |" in text
     assert "| conv | CONV_2D | 8×3×3×4 | int8 | 216 | 288 | 75.00% | 11 (40) |" in text
     assert "<summary>prune, 4 s: 296 parameters, 0.00% zeros</summary>" in text

@@ -88,7 +88,7 @@ def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Nois
             unequal.append(layer.name)
         return tf.constant(output.values.reshape(clean.shape), signal.dtype)
 
-    inputs = zip(model.input_names, _tensors(model, examples), strict=True)
+    inputs = _inputs(model, examples).items()
     computed(model, [substitute(model.get_layer(name), x) for name, x in inputs], substitute)
     found.sort(key=lambda noise: noise.own_db)
     noisy = [noise.layer for noise in found if noise.own_db < _ENOUGH]
@@ -115,7 +115,7 @@ def layer_errors(artifact: Artifact, model: "keras.Model", examples: Any) -> dic
     }
 
 
-def _outputs(artifact: Artifact, model: "keras.Model", examples: Any) -> dict[str, _Output]:
+def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, _Output]:
     # XNNPACK, the default delegate, keeps no tensor between its operators.
     run = Runner(
         artifact,
@@ -157,8 +157,8 @@ def _outputs(artifact: Artifact, model: "keras.Model", examples: Any) -> dict[st
 
 def _expected(model: "keras.Model", examples: Any, outputs: dict) -> dict[str, np.ndarray]:
     """Return what Keras computes for the layers in `outputs`, but for those called twice."""
-    tensors = _tensors(model, examples)
-    seen: dict[str, list] = {name: [x] for name, x in zip(model.input_names, tensors, strict=True)}
+    inputs = _inputs(model, examples)
+    seen: dict[str, list] = {name: [x] for name, x in inputs.items()}
 
     def note(layer: Any, *args: Any, **kwargs: Any) -> Any:
         values = layer(*args, **kwargs)
@@ -166,7 +166,7 @@ def _expected(model: "keras.Model", examples: Any, outputs: dict) -> dict[str, n
             seen.setdefault(layer.name, []).append(values)
         return values
 
-    computed(model, tensors, note)
+    computed(model, list(inputs.values()), note)
     return {
         layer: np.asarray(calls[0])
         for layer, calls in seen.items()
@@ -174,9 +174,13 @@ def _expected(model: "keras.Model", examples: Any, outputs: dict) -> dict[str, n
     }
 
 
-def _tensors(model: "keras.Model", examples: Any) -> list:
-    given = zip(by_name(model, examples).values(), model.inputs, strict=True)
-    return [tf.constant(values, like.dtype) for values, like in given]
+def _inputs(model: Any, examples: Any) -> dict[str, Any]:
+    """Return by the name of each input layer the tensor that it gets."""
+    given = by_name(model, examples).values()
+    return {
+        name: tf.constant(values, like.dtype)
+        for name, values, like in zip(model.input_names, given, model.inputs, strict=True)
+    }
 
 
 def _share(signal: np.ndarray, values: np.ndarray) -> float:

@@ -73,8 +73,9 @@ def logits(model: "keras.Model", test: Any) -> tuple[np.ndarray, np.ndarray]:
     `test` yields (examples, labels, weights); rows of weight 0 are dropped. The examples of a
     model with several inputs are a dict of arrays by input, or a tuple in their order.
     """
-    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in model.inputs]
-    nested = model._nested_inputs
+    functional: Any = model
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in functional.inputs]
+    nested = functional._nested_inputs
 
     def call(*tensors: Any) -> Any:
         return model(tf.nest.pack_sequence_as(nested, tensors), training=False)

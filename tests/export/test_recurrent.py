@@ -68,7 +68,8 @@ def test_a_loop_in_a_quantization_aware_model_stays_float_in_the_file():
     finished = stage.finish(stage.prepare(model, 0, samples))
     content = export.Int8().convert(finished, EXAMPLES)
     kernels = {kernel.name: kernel.dtype for kernel in flatbuffer.read(content).kernels()}
-    assert kernels == {"looping": "float32", "logits": "int8"}
+    assert kernels.pop("logits") == "int8"
+    assert set(kernels.values()) == {"float32"}
     run = Runner(export.Artifact(stage="s", variant="v", content=content), threads=1)
     assert np.abs(run(EXAMPLES) - finished(EXAMPLES)).max() <= 2 * run.output["quantization"][0]
 

@@ -7,11 +7,12 @@ from typing import Any
 import flatbuffers
 
 from tfopt.compat import keras, tf, tflite_schema
+from tfopt.config import ConfigError
 from tfopt.export.inputs import Examples, input_names
-from tfopt.graph import copied, rebuilt
+from tfopt.graph import calls, copied, rebuilt
 
 
-def converter(model: "keras.Model") -> Any:
+def converter(model: Any) -> Any:
     """Return a converter of `model` into a file that takes any batch, by default 1."""
     # Deferred, since they load TensorFlow.
     from tfopt.recurrent import loop, unrolled
@@ -37,7 +38,29 @@ def converter(model: "keras.Model") -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
 
 
-def calibrate(made: Any, model: "keras.Model", examples: Examples) -> None:
+def check_loops(variant: str, model: "keras.Model") -> None:
+    """Raise ConfigError for a recurrent layer of `model` whose loop can't be written out."""
+    # Deferred, since it loads TensorFlow.
+    from tfopt.recurrent import loop, steps
+
+    layers: Any = keras.layers
+    for layer, _ in calls(model):
+        if not loop(layer):
+            continue
+        if steps(layer) is None:
+            raise ConfigError(
+                f"variant {variant!r}: expected recurrent layers with a known number of time "
+                f"steps, received {layer.name!r} with None; give the model's input that number."
+            )
+        if isinstance(loop(layer), (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)):
+            raise ConfigError(
+                f"variant {variant!r}: expected layers that TFLite can compute, received "
+                f"{layer.name!r}, a {type(layer).__name__}; convolve in a TimeDistributed layer "
+                "before an LSTM instead."
+            )
+
+
+def calibrate(made: Any, model: Any, examples: Examples) -> None:
     """Let the converter `made` of `model` quantize, with ranges from `examples`."""
     types = [tensor.dtype.as_numpy_dtype for tensor in model.inputs]
 

@@ -4,19 +4,18 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.compat import keras
 from tfopt.config import ConfigError
 
 Examples = dict[str, np.ndarray]
 
 
-def input_names(model: "keras.Model") -> list[str]:
+def input_names(model: Any) -> list[str]:
     """Return the names that the inputs of `model` have in a file, in the model's order."""
     names = model.input_names
     return ["examples"] if len(names) == 1 else list(names)
 
 
-def by_name(model: "keras.Model", examples: Any) -> Examples:
+def by_name(model: Any, examples: Any) -> Examples:
     """Return `examples` as an array (n, *shape) for each input of `model`, in its order.
 
     They are an array where there is one input, else a dict by name, or a tuple or list in order.

@@ -7,10 +7,9 @@ from tfopt import flatbuffer
 from tfopt.compat import keras, tf, tflite_convert
 from tfopt.config import ConfigError, bounded, check_patterns, having, spec
 from tfopt.export.calibration import MinMax, ranges
-from tfopt.export.converter import calibrate, converted, converter, with_ranges
+from tfopt.export.converter import calibrate, check_loops, converted, converter, with_ranges
 from tfopt.export.inputs import Examples, by_name, first
 from tfopt.facts import activation_bits, is_quantized
-from tfopt.graph import calls
 from tfopt.packing import packed
 
 
@@ -28,7 +27,7 @@ class Variant:
                 f"variant {self.name!r}: expected a model without quantization-aware layers, "
                 f"received {model.name!r}, which has some; use Int8()."
             )
-        _check_loops(self.name, model)
+        check_loops(self.name, model)
 
     def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
         """Set the options of the converter `made`; `examples` are an array by input."""
@@ -223,25 +222,3 @@ def excluded(content: bytes, exclude: tuple[str, ...], model: "keras.Model") -> 
         for operator in flatbuffer.read(content).operators
         if operator.layers(names) & layers
     }
-
-
-def _check_loops(variant: str, model: "keras.Model") -> None:
-    """Raise ConfigError for a recurrent layer of `model` whose loop can't be written out."""
-    # Deferred, since it loads TensorFlow.
-    from tfopt.recurrent import loop, steps
-
-    layers: Any = keras.layers
-    for layer, _ in calls(model):
-        if not loop(layer):
-            continue
-        if steps(layer) is None:
-            raise ConfigError(
-                f"variant {variant!r}: expected recurrent layers with a known number of time "
-                f"steps, received {layer.name!r} with None; give the model's input that number."
-            )
-        if isinstance(loop(layer), (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)):
-            raise ConfigError(
-                f"variant {variant!r}: expected layers that TFLite can compute, received "
-                f"{layer.name!r}, a {type(layer).__name__}; convolve in a TimeDistributed layer "
-                "before an LSTM instead."
-            )

@@ -48,7 +48,8 @@ class Ensemble:
     all with logits of one shape; `weights` are their shares, equal where none are given;
     `output` is MeanLogits() or MeanProbabilities(). Inputs of equal shape and type
     are one input unless `separate`; others become further inputs, in the order of the models,
-    as where a text and an image branch are joined. Layers keep their names, behind `model1_`,
+    as where a text and an image branch are joined: a config's data have one input, but the variants
+    and `evaluate` take examples by the names of several. Layers keep their names, behind `model1_`,
     `model2_`, ... where two models share one.
     """
 

@@ -35,7 +35,8 @@ def checked(model: Any, spec: Any, whole: str) -> "keras.Model":
     if shapes != [tuple(spec.shape)]:
         raise ConfigError(
             f"{whole}.models: expected one input of the data's shape {tuple(spec.shape)}, "
-            f"received {', '.join(map(str, shapes))}; fuse models of one kind of input."
+            f"received {', '.join(map(str, shapes))}; fuse models of one "
+            "kind of input, or load() it and give a variant's convert() examples by input."
         )
     return model
 
