@@ -143,7 +143,7 @@ def test_markdown_is_whole(workdir):
     assert lines[0] == "# digits <1>"
     start = next(i for i, line in enumerate(lines) if line.startswith("| artifact | accuracy"))
     assert [line.count("|") for line in lines[start : start + 5]] == [11] * 5
-    assert "| prune_int8 | 97.78% | 99.44% | 79,488 | 31,002 | 75.00% | 7/8 |" in text
+    assert "| prune_int8 | 97.78% | 99.44% | 79,488 | 31,002 | 75.00% | int4+int8 | 7/8 |" in text
     assert "| conv | CONV_2D | 8×3×3×4 | int8 | 216 | 288 | 75.00% | 11 (40) |" in text
     assert "<summary>prune, 4 s: 296 parameters, 0.00% zeros</summary>" in text
     assert text.count("<details") == text.count("</details>") == 2 + len(ROWS) + len(ROWS) + 1

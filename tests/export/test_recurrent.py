@@ -27,7 +27,9 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name", ["lstm", *(pytest.param(name, marks=pytest.mark.slow) for name in list(LAYERS)[1:])]
+)
 def test_converts_and_runs_any_batch(name):
     keras.utils.set_random_seed(0)
     model = model_of(LAYERS[name]())

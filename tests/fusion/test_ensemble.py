@@ -74,7 +74,13 @@ def test_a_text_and_an_image_branch_become_one_model_with_two_inputs():
 
 @pytest.mark.parametrize(
     "variant",
-    [*export.sensible(), export.Int8(calibration=export.MSE()), export.Int16x8()],
+    [
+        *(export.Float32(), export.Int8(), export.Int8(calibration=export.MSE())),
+        *(
+            pytest.param(variant, marks=pytest.mark.slow)
+            for variant in (export.Float16(), export.DynamicRange(), export.Int16x8())
+        ),
+    ],
     ids=lambda variant: variant.name,
 )
 def test_models_with_different_inputs_are_one_file_that_is_measured(variant):

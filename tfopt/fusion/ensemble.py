@@ -46,11 +46,11 @@ class Ensemble:
 
     `models` are paths of saved models, objects with `load()` (an ensemble, a soup) or models,
     all with logits of one shape; `weights` are their shares, equal where none are given;
-    `output` is MeanLogits() or MeanProbabilities(). Inputs of equal shape and type
-    are one input unless `separate`; others become further inputs, in the order of the models,
-    as where a text and an image branch are joined: a config's data have one input, but the variants
-    and `evaluate` take examples by the names of several. Layers keep their names, behind `model1_`,
-    `model2_`, ... where two models share one.
+    `output` is MeanLogits() or MeanProbabilities(). Inputs of equal shape and type are one input
+    unless `separate`; others become further inputs, in the order of the models, as where a text
+    and an image branch are joined. Variants and `evaluate` take examples by the names of several
+    inputs; the data of a config have one. Layers keep their names, behind `model1_`, `model2_`,
+    ... where two models share one.
     """
 
     models: tuple[Any, ...]
