@@ -80,6 +80,21 @@ def _reloaded(model: "keras.Model") -> "keras.Model":
         ) from error
 
 
+def _check_ends(model: Any, spec: Any) -> None:
+    """Raise ConfigError unless `model` takes the data and gives logits."""
+    taken = [tuple(tensor.shape[1:]) for tensor in model.inputs or ()]
+    if len(taken) != 1 or not tf.TensorShape(taken[0]).is_compatible_with(spec.shape):
+        raise ConfigError(
+            f"config.model: expected a functional model with one input of shape {spec.shape}, "
+            f"received inputs of shapes {taken}."
+        )
+    if model.output_shape != (None, spec.classes):
+        raise ConfigError(
+            f"config.model: expected logits of shape (None, {spec.classes}), received "
+            f"{model.output_shape}."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What all stages of one run share."""
@@ -96,11 +111,7 @@ class _Run:
     def rehearse(self) -> None:
         """Rewrite an untrained model as every stage will: fail now and not after hours."""
         model = self._build()
-        outputs, classes = model.output_shape, self.splits.spec.classes
-        if outputs != (None, classes):
-            raise ConfigError(
-                f"config.model: expected logits of shape (None, {classes}), received {outputs}."
-            )
+        _check_ends(model, self.splits.spec)
         if self._is_trained(0):
             evaluate.log_accuracy(model, self.splits.validation)
         model, models = _reloaded(model), {}

@@ -141,6 +141,19 @@ def test_bits_that_a_layer_cannot_have_fail_before_training(experiment, tmp_path
     assert not list((tmp_path / "run").iterdir()), "the folder is free for the corrected run"
 
 
+def test_inputs_that_the_data_do_not_have_fail_before_training(experiment, tmp_path, monkeypatch):
+    def joined(spec):
+        one, other = (keras.Input(shape, name=f"input{len(shape)}") for shape in (spec.shape, (3,)))
+        x = keras.layers.Concatenate()([keras.layers.Flatten()(one), other])
+        return keras.Model([one, other], keras.layers.Dense(spec.classes, name="logits")(x))
+
+    experiment.model = joined
+    monkeypatch.setattr(pipeline, "carry_out", None)
+    message = r"one input of shape \(8, 8, 1\), received inputs of shapes \[\(8, 8, 1\), \(3,\)\]"
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run(experiment, tmp_path)
+
+
 def test_logits_of_another_size_fail_before_training(experiment, tmp_path, monkeypatch):
     experiment.model = lambda spec: keras.Sequential(
         [keras.layers.Flatten(input_shape=spec.shape), keras.layers.Dense(3)]
