@@ -7,7 +7,8 @@
 What the recipes are is in recipes.py. What is quantized after training had all of the budget
 to train; QAT, pruning, shrinking and clustering go on from a model that had two thirds of it,
 and have the last third; `from scratch` has it to itself. Every figure is measured on the
-.tflite. Run it again after a stop: it goes on where it was. Table and plot are in the workdir.
+.tflite. Run it again after a stop, or with another `--only`: it goes on where it was. Table and
+plot, of all that is finished, are in the workdir.
 """
 
 import argparse
@@ -41,13 +42,13 @@ def main() -> None:
     flags = parser.parse_args()
     mpl.use("agg")
     for name, recipe in recipes.bases(flags.epochs).items():
-        done(name, recipe, flags)
-    asked = recipes.recipes(flags.epochs, saved(flags, "begun"))
-    rows = {
-        name: done(name, recipe, flags)
-        for name, recipe in asked.items()
-        if fnmatch.fnmatchcase(name, flags.only)
-    }
+        do(name, recipe, flags)
+    known = recipes.recipes(flags.epochs, saved(flags, "begun"))
+    for name, recipe in known.items():
+        if fnmatch.fnmatchcase(name, flags.only):
+            do(name, recipe, flags)
+    reports = {name: folder(name, flags) / "report.json" for name in known}
+    rows = {name: row(path) for name, path in reports.items() if path.exists()}
     text = table(rows)
     (flags.workdir / "quality.md").write_text(text + "\n")
     (flags.workdir / "quality.json").write_text(json.dumps(rows, indent=2))
@@ -55,16 +56,15 @@ def main() -> None:
     print(text)
 
 
-def done(name: str, recipe: "recipes.Recipe", flags: argparse.Namespace) -> dict:
-    """Return the row of the recipe's artifact, from its workdir where it is finished."""
+def do(name: str, recipe: "recipes.Recipe", flags: argparse.Namespace) -> None:
+    """Carry the recipe out, unless it is finished in its workdir."""
     stages = recipe.stages or [recipes.Stage(name="as_it_is", epochs=0)]
     model = saved(flags, recipe.base) if recipe.base else PRESETS[flags.model]
-    workdir = flags.workdir / "".join(c if c.isalnum() else "_" for c in name)
     data = ImageFolder(path=flags.data, augment=Augment()) if flags.data else Digits()
     data.validation = 0.02 if flags.data else data.validation
     run(
         Experiment(
-            name=workdir.name,
+            name=folder(name, flags).name,
             data=data,
             model=model,
             stages=stages,
@@ -72,12 +72,19 @@ def done(name: str, recipe: "recipes.Recipe", flags: argparse.Namespace) -> dict
             batch_size=64 if flags.data else 32,
             min_agreement=0.0,
         ),
-        workdir,
+        folder(name, flags),
     )
-    report = json.loads((workdir / "report.json").read_text())
-    row = next(row for row in reversed(report["rows"]) if row["stage"] == stages[-1].name)
-    seconds = sum(stage["seconds"] for stage in report["stages"])
-    return {**row, "seconds": seconds, "base": recipe.base}
+
+
+def folder(name: str, flags: argparse.Namespace) -> Path:
+    """Return the workdir of a recipe."""
+    return flags.workdir / "".join(c if c.isalnum() else "_" for c in name)
+
+
+def row(path: Path) -> dict:
+    """Return the row of the last artifact in the report at `path`, with the stages' seconds."""
+    report = json.loads(path.read_text())
+    return {**report["rows"][-1], "seconds": sum(stage["seconds"] for stage in report["stages"])}
 
 
 def saved(flags: argparse.Namespace, base: str) -> Saved:
@@ -113,6 +120,8 @@ def plot(rows: dict[str, dict], path: Path) -> None:
         axes.plot(*place, "o")
         axes.annotate(name, place, xytext=(4, 3), textcoords="offset points", fontsize=7)
     axes.set(xscale="log", xlabel="kB gzipped", ylabel="test accuracy of the .tflite, %")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
 
