@@ -41,12 +41,12 @@ def main() -> None:
     parser.add_argument("--workdir", default="runs/quality", type=Path)
     flags = parser.parse_args()
     mpl.use("agg")
-    for name, recipe in recipes.bases(flags.epochs).items():
-        do(name, recipe, flags)
     known = recipes.recipes(flags.epochs, saved(flags, "begun"))
-    for name, recipe in known.items():
-        if fnmatch.fnmatchcase(name, flags.only):
-            do(name, recipe, flags)
+    asked = {name: known[name] for name in fnmatch.filter(known, flags.only)}
+    needed = {recipe.base for recipe in asked.values()}
+    bases = {n: base for n, base in recipes.bases(flags.epochs).items() if n in needed}
+    for name, recipe in (bases | asked).items():
+        do(name, recipe, flags)
     reports = {name: folder(name, flags) / "report.json" for name in known}
     rows = {name: row(path) for name, path in reports.items() if path.exists()}
     text = table(rows)
