@@ -52,6 +52,7 @@ setup(
             "pre-commit>=4.0",
             "pyright[nodejs]>=1.1.400",
             "pytest>=8.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.11",
         ],
     },

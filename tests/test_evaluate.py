@@ -290,6 +290,6 @@ def test_latency_runs_at_least_200_times(artifacts, monkeypatch):
         self.interpreter.invoke = lambda: (invoked.append(1), invoke())
 
     monkeypatch.setattr(evaluate.Runner, "__init__", counting)
-    evaluate.latency(artifacts["float32"])
-    assert len(invoked) == evaluate._WARM_UP + evaluate._RUNS
+    evaluate.latency(artifacts["float32"], np.zeros((1, *SHAPE), np.float32))
+    assert len(invoked) == 1 + evaluate._WARM_UP + evaluate._RUNS
     assert evaluate._RUNS >= 200

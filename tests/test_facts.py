@@ -30,7 +30,7 @@ def test_counts_what_can_be_counted_by_hand():
     assert facts.sparsity == 27 / 184
     assert (facts.kernels[0].distinct, facts.kernels[0].distinct_total) == (2, 2)
     assert (facts.kernels[1].distinct, facts.kernels[1].distinct_total) == (9, 36)
-    assert [k.channel_size for k in facts.kernels] == [27, 9, 4]
+    assert [k.channel_nonzeros for k in facts.kernels] == [20, 9, 4]
 
 
 @pytest.mark.parametrize("stage", [Prune(), Quantize()])

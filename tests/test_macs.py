@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 
-from tfopt.compat import keras
+from tfopt.compat import keras, tf
 from tfopt.facts import measure
+from tfopt.stages import Quantize
 
 L = keras.layers
 # For each: the layer, the shape of an example, and its multiply-accumulates.
@@ -45,3 +47,11 @@ def test_a_layer_is_counted_at_each_call_and_inside_a_model():
     assert measure(model).macs == expected
     outer = keras.Input((9, 9, 2))
     assert measure(keras.Model(outer, model(outer))).macs == expected
+
+
+def test_rows_that_quantization_makes_of_places_count():
+    inputs = keras.Input((7, 6))
+    model = keras.Model(inputs, L.Dense(4, name="each")(inputs))
+    samples = tf.data.Dataset.from_tensors((np.ones((2, 7, 6), np.float32), [0, 1]))
+    made = Quantize().finish(Quantize().prepare(model, 9, samples))
+    assert measure(made).macs == measure(model).macs == 7 * 6 * 4

@@ -20,8 +20,35 @@ _ENOUGH, MOST_DB = 20.0, 120.0
 _UNEQUAL, _FAR_OUT = 8.0, 4.0
 # The same of the weights of the greatest input above those of the least, pruned ones aside.
 _WIDE = 64.0
-_INT16 = "Int16x8() (about 100 times slower on a CPU)"
-_EQUALIZE = "few of its channels take the whole range: Equalize()"
+_EQUALIZE = "few of its channels take the whole range"
+
+
+@dataclass(frozen=True, slots=True)
+class _Remedies:
+    """What there is to be done, as it is written in a config."""
+
+    data: str
+    clip: str
+    equalize: str
+    finer: str
+    eight: str
+
+
+_AFTERWARDS = _Remedies(
+    data="calibrate on more examples",
+    clip="calibrate with MSE() or Percentile()",
+    equalize="Equalize()",
+    finer="Int16x8() (about 100 times slower on a CPU)",
+    eight="bits=8, weights=GPTQ()",
+)
+# What was trained for it brings its ranges along.
+_TRAINED = _Remedies(
+    data="more calibration_batches, or more epochs, of Quantize",
+    clip="more epochs of Quantize",
+    equalize="Equalize() before Quantize",
+    finer="Quantize(activations=16) (about 100 times slower on a CPU)",
+    eight="layers=(Bits(layers=..., weights=8),) of Quantize",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +99,7 @@ def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Nois
     outputs = _outputs(artifact, model, examples)
     expected = _expected(model, examples, outputs)
     trained = is_quantized(model)
+    remedies = _TRAINED if trained else _AFTERWARDS
     found: list[Noise] = []
     advice: dict[str, str] = {}
     unequal: list[str] = []
@@ -83,7 +111,8 @@ def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Nois
         output, clean = outputs[layer.name], np.asarray(signal)
         own, after_all = (_decibels(x, output.values) for x in (clean, expected[layer.name]))
         found.append(Noise(layer=layer.name, own_db=own, sqnr_db=after_all, advice=""))
-        advice[layer.name] = _advice(_keeping(layer.name, output.kernel, trained), clean, output)
+        keep = _keeping(layer.name, output.kernel, trained)
+        advice[layer.name] = _advice(remedies, keep, clean, output)
         if output.step and _is_unequal(_channel_peaks(clean)):
             unequal.append(layer.name)
         return tf.constant(output.values.reshape(clean.shape), signal.dtype)
@@ -95,7 +124,7 @@ def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Nois
     if not noisy and min(noise.sqnr_db for noise in found) < _ENOUGH:
         # Channels that are lost beside a great one are no noise to speak of, until a later
         # layer multiplies them; without any, it is the sum that is too much.
-        advice |= dict.fromkeys(unequal, _EQUALIZE)
+        advice |= dict.fromkeys(unequal, f"{_EQUALIZE}: {remedies.equalize}")
         noisy = unequal or [found[0].layer]
     return tuple(replace(n, advice=advice[n.layer]) if n.layer in noisy else n for n in found)
 
@@ -202,24 +231,24 @@ def _keeping(layer: str, kernel: flatbuffer.Tensor | None, trained: bool) -> str
     return f"keep it float with {how} ({more:,} bytes more)"
 
 
-def _advice(keep: str, signal: np.ndarray, output: _Output) -> str:
+def _advice(remedies: _Remedies, keep: str, signal: np.ndarray, output: _Output) -> str:
     """Return what helps against the greatest of cutting off, rounding and the kernel, or `keep`."""
     noise = np.mean((output.values - signal.reshape(output.values.shape)) ** 2)
     step, (low, high) = output.step, output.limits
     if np.mean((signal - np.clip(signal, low, high)) ** 2) > noise / 2:
-        return f"its range cuts values off: calibrate on more examples, or {keep}"
+        return f"its range cuts values off: {remedies.data}, or {keep}"
     if step**2 / 12 > noise / 4:
         if _is_unequal(_channel_peaks(signal)):
-            return f"{_EQUALIZE}, or {keep}"
+            return f"{_EQUALIZE}: {remedies.equalize}, or {keep}"
         if max(-low, high) > _FAR_OUT * np.percentile(np.abs(signal), 99.9):
-            return f"outliers take the whole range: calibrate with MSE() or Percentile(), or {keep}"
-        return f"8 bit are too coarse for its outputs: {_INT16}, or {keep}"
+            return f"outliers take the whole range: {remedies.clip}, or {keep}"
+        return f"8 bit are too coarse for its outputs: {remedies.finer}, or {keep}"
     kernel = output.kernel
     if kernel is not None and kernel.dtype == "int4":
-        return f"4 bit are too coarse for its kernel: bits=8, weights=GPTQ(), or {keep}"
+        return f"4 bit are too coarse for its kernel: {remedies.eight}, or {keep}"
     if output.weights is not None and _is_wide(output.weights):
-        return f"some inputs take the whole range of its kernel: Equalize(), or {keep}"
-    return f"its inputs or its kernel are too coarse: {_INT16}, or {keep}"
+        return f"some inputs take the whole range of its kernel: {remedies.equalize}, or {keep}"
+    return f"its inputs or its kernel are too coarse: {remedies.finer}, or {keep}"
 
 
 def _channel_peaks(values: np.ndarray) -> np.ndarray:

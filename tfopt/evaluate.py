@@ -14,7 +14,7 @@ from tfopt.compat import keras, tf
 from tfopt.debugger import Noise, debug, layer_errors
 from tfopt.export import Artifact
 from tfopt.export.inputs import Examples, by_name, first
-from tfopt.runner import ArtifactError, Runner, quantize
+from tfopt.runner import ArtifactError, Runner
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP, _RUNS = 20, 200
@@ -121,7 +121,8 @@ def measure(
     ops = {kind: len(graph.with_precision(kind)) for kind in ("int8", "int16", "hybrid")}
     if ops["int16"]:
         _LOG.warning("artifact %s: %s", artifact.name, REFERENCE_KERNELS)
-    median, p90 = latency(artifact)
+    examples, *_ = next(_batches(model, test))
+    median, p90 = latency(artifact, {name: values[:1] for name, values in examples.items()})
     return Measurement(
         stage=artifact.stage,
         variant=artifact.variant,
@@ -165,16 +166,13 @@ def log_accuracy(model: "keras.Model", validation: Any) -> None:
     )
 
 
-def latency(artifact: Artifact, runs: int = _RUNS) -> tuple[float, float]:
-    """Return median and 90th percentile of `runs` runs in µs, at batch 1 on one thread."""
+def latency(artifact: Artifact, example: Any, runs: int = _RUNS) -> tuple[float, float]:
+    """Return median and 90th percentile of `runs` runs in µs, at batch 1 on one thread.
+
+    `example` is a batch of one, as `Runner` takes it: a made-up one may be no word of a table.
+    """
     run = Runner(artifact, threads=1)
-    rng = np.random.default_rng(0)
-    for details in run.inputs.values():
-        values = rng.standard_normal(details["shape"]).astype(np.float32)
-        # Whole numbers without a scale are places in a table, of which each one has the first.
-        scaled = details["quantization"][0] or np.issubdtype(details["dtype"], np.floating)
-        example = quantize(values if scaled else np.zeros_like(values), details)
-        run.interpreter.set_tensor(details["index"], example)
+    run(example)
     invoke, now = run.interpreter.invoke, time.perf_counter_ns
     for _ in range(_WARM_UP):
         invoke()

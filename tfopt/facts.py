@@ -46,9 +46,14 @@ class Kernel:
         return math.prod(self.shape)
 
     @property
-    def channel_size(self) -> int:
-        """The number of weights of one output channel."""
-        return self.size // _channel_count(self.shape, self.name)
+    def nonzeros(self) -> int:
+        """The number of weights that aren't zero."""
+        return self.size - self.zeros
+
+    @property
+    def channel_nonzeros(self) -> int:
+        """The number of weights of an output channel that aren't zero, on the average."""
+        return self.nonzeros // _channel_count(self.shape, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,19 @@ def positions(model: Any, layer: Any, weight: Any) -> int:
         return len(nodes) * sum(positions(layer, each, weight) for each in inside)
     return sum(
         # Not node.input_shapes, which has the first argument's only.
-        _positions(layer, weight, [_shape(x) for x in node.keras_inputs], _shape(node.outputs))
+        _rows(node.keras_inputs[0])
+        * _positions(layer, weight, [_shape(x) for x in node.keras_inputs], _shape(node.outputs))
         for node in nodes
     )
+
+
+def _rows(tensor: Any) -> int:
+    """Return how many rows one example has in `tensor`: places that a reshape put there."""
+    layer, index, _ = tensor._keras_history
+    if getattr(layer, "symbol", "") != "reshape":
+        return 1
+    source = layer.inbound_nodes[index].keras_inputs[0]
+    return max(math.prod(_shape(source)[1:]) // math.prod(_shape(tensor)[1:]), 1)
 
 
 def _positions(layer: Any, weight: Any, given: list[tuple], made: tuple) -> int:

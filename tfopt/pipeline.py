@@ -22,6 +22,7 @@ from tfopt.checkpoint import (
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, Experiment, RunError, plain
 from tfopt.facts import Facts, activation_bits, measure
+from tfopt.models.saved import is_softmax
 from tfopt.runner import ArtifactError
 from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
@@ -82,6 +83,12 @@ def _reloaded(model: "keras.Model") -> "keras.Model":
 
 def _check_ends(model: Any, spec: Any) -> None:
     """Raise ConfigError unless `model` takes the data and gives logits."""
+    if not isinstance(model, keras.Model):
+        raise ConfigError(
+            "config.model: expected a model of tf_keras, as in `from tfopt.compat import keras`, "
+            f"received a {type(model).__name__} of {type(model).__module__.split('.')[0]}; Keras 3 "
+            "is another Keras."
+        )
     taken = [tuple(tensor.shape[1:]) for tensor in model.inputs or ()]
     if len(taken) != 1 or not tf.TensorShape(taken[0]).is_compatible_with(spec.shape):
         raise ConfigError(
@@ -92,6 +99,12 @@ def _check_ends(model: Any, spec: Any) -> None:
         raise ConfigError(
             f"config.model: expected logits of shape (None, {spec.classes}), received "
             f"{model.output_shape}."
+        )
+    last = model.outputs[0]._keras_history.layer
+    if is_softmax(last):
+        raise ConfigError(
+            f"config.model: expected logits, received the probabilities of {last.name!r}; take "
+            "its softmax off, which the loss brings."
         )
 
 
@@ -117,27 +130,27 @@ class _Run:
         model, models = _reloaded(model), {}
         samples = self.splits.samples.take(1)  # what they measure is of no use yet
         sources = [teacher.source for s in self.experiment.stages for teacher in s.teachers]
-        for index, stage in enumerate(self.experiment.stages):
+        for stage in self.experiment.stages:
             before = measure(model)
             prepared = stage.prepare(model, stage.epochs * self.splits.steps_per_epoch, samples)
             if stage.teachers:
                 teachers = distill.loaded(stage.teachers, models.__getitem__)
                 distill.attached(stage.name, prepared, stage.teachers, teachers, self.splits)
             model = stage.rehearsed(prepared)
-            self._check_order(index, stage, before, measure(model))
+            self._check_order(stage, before, measure(model))
             if (stage.name, None) in sources:
                 # A copy, since what a later stage wraps is wrapped in this model too.
                 models[stage.name] = _reloaded(model)
             for variant in self.experiment.variants or export.sensible(activation_bits(model)):
                 variant.check(model)
 
-    def _check_order(self, index: int, stage: Stage, before: Facts, after: Facts) -> None:
+    def _check_order(self, stage: Stage, before: Facts, after: Facts) -> None:
         try:
             check_held(
                 stage.name,
                 before,
                 after,
-                trained=self._is_trained(index),
+                trained=self._is_trained(0),  # no stage of a rehearsal trains
                 scaled=stage.quantizes,
             )
         except RunError as error:
@@ -196,10 +209,11 @@ class _Run:
         facts = json.loads((self.workdir / stage.name / "stage.json").read_text())
         variants = self.experiment.variants or export.sensible(facts["activation_bits"])
         # An earlier row holds for as long as its variant is the same and it reaches the limit.
+        least = self.experiment.min_agreement
         proven = {
             json.dumps(row["asked"]): row
             for row in earlier
-            if evaluate.agrees(row["agreement"], row["examples"], self.experiment.min_agreement)
+            if evaluate.agrees(row["agreement"], row.get("examples", 0), least)
         }
         asked = [json.dumps(plain(variant)) for variant in variants]
         missing = [v for v, key in zip(variants, asked, strict=True) if key not in proven]

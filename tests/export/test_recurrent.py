@@ -78,3 +78,20 @@ def test_a_loop_in_a_quantization_aware_model_stays_float_in_the_file():
 
 def test_the_steps_inside_may_be_known_where_those_outside_are_not():
     export.Float32().check(model_of(LAYERS["inside"](), None))
+
+
+def test_int8_behind_a_mask_is_refused():
+    inputs = keras.Input((6, 8), name="input")
+    x = keras.layers.LSTM(4, name="lstm")(keras.layers.Masking(name="masking")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+    with pytest.raises(ConfigError, match="received 'lstm' behind a mask, which LiteRT can't run"):
+        export.Int8().check(model)
+    export.Float32().check(model)
+
+
+def test_what_tflite_cannot_compute_is_one_sentence():
+    inputs = keras.Input((4, 4, 4, 2), name="input")
+    x = keras.layers.AveragePooling3D(name="pool")(inputs)
+    model = keras.Model(inputs, keras.layers.Flatten(name="flatten")(x))
+    with pytest.raises(ConfigError, match="layers that TFLite can compute, .*AvgPool3D"):
+        export.Float32().convert(model, np.zeros((1, 4, 4, 4, 2), np.float32))

@@ -95,7 +95,7 @@ every_kind = [
     Shrink(params=0.6, multiple=2, score=Taylor(batches=2), **gentle),
     Prune(name="blocks", sparsity=0.2, pattern=Block(), **gentle),
     OneShotPrune(sparsity=0.4, batches=2, **gentle),
-    Prune(name="two_of_four", sparsity=0.0, pattern=NofM(), **gentle),
+    Prune(name="two_of_four", pattern=NofM(), **gentle),
     prune,
     Cluster(clusters=8, average=EMA(), **gentle),
     quantize,

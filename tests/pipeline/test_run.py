@@ -1,5 +1,6 @@
 """One small run, looked at from all sides."""
 
+import importlib
 import json
 import shutil
 
@@ -152,6 +153,23 @@ def test_inputs_that_the_data_do_not_have_fail_before_training(experiment, tmp_p
     message = r"one input of shape \(8, 8, 1\), received inputs of shapes \[\(8, 8, 1\), \(3,\)\]"
     with pytest.raises(ConfigError, match=message):
         pipeline.run(experiment, tmp_path)
+
+
+def test_probabilities_and_models_of_another_keras_fail_before_training(
+    experiment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "carry_out", None)
+    keras3 = importlib.import_module("keras")
+    end = {"units": 10, "activation": "softmax", "name": "end"}
+    for library, message in (
+        (keras, "expected logits, received the probabilities of 'end'; take its softmax off"),
+        (keras3, "expected a model of tf_keras, .* received a Sequential of keras; Keras 3"),
+    ):
+        experiment.model = lambda spec, of=library.layers, made=library.Sequential: made(
+            [of.InputLayer(spec.shape), of.Flatten(), of.Dense(**end)]
+        )
+        with pytest.raises(ConfigError, match=message):
+            pipeline.run(experiment, tmp_path)
 
 
 def test_logits_of_another_size_fail_before_training(experiment, tmp_path, monkeypatch):

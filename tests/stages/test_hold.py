@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tfopt.compat import keras
+from tfopt.compat import keras, tf
 from tfopt.config import RunError
-from tfopt.facts import Facts, Kernel, measure
-from tfopt.stages import Prune, Quantize, Stage
+from tfopt.facts import Facts, Kernel, kernel_variables, measure
+from tfopt.stages import Equalize, Prune, Quantize, Stage
 from tfopt.stages.hold import check_held, hold
 from tfopt.testing import check_stage
 
@@ -125,3 +125,44 @@ def test_zeros_of_a_model_that_a_function_loads_stay_in_the_first_stage():
     kernel = model.get_layer("logits").kernel
     zeros = kernel.numpy() == 0
     assert np.array_equal(kernel.constraint(kernel + 1.0) == 0, zeros)
+
+
+def perceptron(zeros):
+    inputs = keras.Input((64,), name="input")
+    x = keras.layers.Dense(64, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(64, name="logits")(x))
+    rng = np.random.default_rng(0)
+    for name in ("hidden", "logits"):
+        kernel = model.get_layer(name).kernel
+        kernel.assign(rng.normal(size=(64, 64)) * (rng.random((64, 64)) >= zeros))
+    return model
+
+
+def test_a_pruned_kernel_is_none_of_shared_values():
+    pruned = perceptron(zeros=0.8)
+    equalized = Equalize().prepare(pruned, 0, tf.data.Dataset.from_tensors((np.ones((2, 64)), 0)))
+    check_held("equalize", measure(pruned), measure(equalized))
+    weight = np.float32(perceptron(zeros=0.0).get_layer("hidden").kernel)
+    hold(pruned, trained=True)
+    kernel = pruned.get_layer("hidden").kernel
+    zeros = kernel.numpy() == 0
+    assert np.array_equal(kernel.constraint(weight), np.where(zeros, 0, weight)), "nothing is tied"
+
+
+def attention():
+    inputs = keras.Input((6, 8), name="input")
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
+    return keras.Model(inputs, x)
+
+
+def test_zeros_of_kernels_that_a_rewriting_renames_are_counted_in_all():
+    pruned = Prune(sparsity=0.6).rehearsed(Prune(sparsity=0.6).prepare(attention(), 9, None))
+    before = measure(pruned)
+    samples = tf.data.Dataset.from_tensors((np.ones((2, 6, 8), np.float32), [0, 1]))
+    stage = Quantize()
+    made = stage.prepare(pruned, 9, samples)
+    check_held("quantize", before, measure(stage.finish(made)), scaled=True)
+    for variable in kernel_variables(made).values():
+        variable.assign(variable + 0.1)
+    with pytest.raises(RunError, match="zeros of the layers attention to stay, measured 0"):
+        check_held("quantize", before, measure(stage.finish(made)), scaled=True)

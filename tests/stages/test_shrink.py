@@ -122,8 +122,10 @@ def test_latency_falls_with_the_operations():
     small = Shrink(macs=0.4).prepare(model, 1, None)
     medians = []
     for each in (model, small):
-        content = Float32().convert(each, np.zeros((1, 32, 32, 3), np.float32))
-        medians.append(latency(Artifact(stage="shrink", variant="float32", content=content))[0])
+        example = np.zeros((1, 32, 32, 3), np.float32)
+        content = Float32().convert(each, example)
+        artifact = Artifact(stage="shrink", variant="float32", content=content)
+        medians.append(latency(artifact, example)[0])
     assert medians[1] < 0.7 * medians[0], medians
 
 

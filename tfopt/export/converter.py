@@ -6,7 +6,7 @@ from typing import Any
 
 import flatbuffers
 
-from tfopt.compat import keras, tf, tflite_schema
+from tfopt.compat import keras, tf, tflite_convert, tflite_schema
 from tfopt.config import ConfigError
 from tfopt.export.inputs import Examples, input_names
 from tfopt.graph import calls, copied, rebuilt
@@ -60,6 +60,21 @@ def check_loops(variant: str, model: "keras.Model") -> None:
             )
 
 
+def check_masks(variant: str, model: "keras.Model") -> None:
+    """Raise ConfigError for a recurrent layer of `model` that skips steps, which int8 can't."""
+    # Deferred, since it loads TensorFlow.
+    from tfopt.recurrent import loop
+
+    for layer, _ in calls(model):
+        given = tf.nest.flatten(layer.get_input_at(0)) if loop(layer) else []
+        if any(getattr(tensor, "_keras_mask", None) is not None for tensor in given):
+            raise ConfigError(
+                f"variant {variant!r}: expected recurrent layers that see every time step, "
+                f"received {layer.name!r} behind a mask, which LiteRT can't run in int8; leave "
+                "Masking or mask_zero out, or set config.variants to Float32() and others."
+            )
+
+
 def calibrate(made: Any, model: Any, examples: Examples) -> None:
     """Let the converter `made` of `model` quantize, with ranges from `examples`."""
     types = [tensor.dtype.as_numpy_dtype for tensor in model.inputs]
@@ -84,7 +99,14 @@ def converted(made: Any) -> bytes:
         warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
         # Which it is itself that uses it, to find the inputs by name.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
-        return bytes(made.convert())
+        try:
+            return bytes(made.convert())
+        except tflite_convert.ConverterError as error:
+            said = next(line for line in str(error).splitlines() if line.strip())
+            raise ConfigError(
+                f"config.model: expected layers that TFLite can compute, received some of which "
+                f"its converter says {said.strip()!r}; replace them by layers made of others."
+            ) from error
 
 
 def with_ranges(content: bytes, found: dict[str, tuple[float, float]]) -> bytes:

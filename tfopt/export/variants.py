@@ -7,7 +7,14 @@ from tfopt import flatbuffer
 from tfopt.compat import keras, tf, tflite_convert
 from tfopt.config import ConfigError, bounded, check_patterns, having, spec
 from tfopt.export.calibration import MinMax, ranges
-from tfopt.export.converter import calibrate, check_loops, converted, converter, with_ranges
+from tfopt.export.converter import (
+    calibrate,
+    check_loops,
+    check_masks,
+    converted,
+    converter,
+    with_ranges,
+)
 from tfopt.export.inputs import Examples, by_name, first
 from tfopt.facts import activation_bits, is_quantized
 from tfopt.packing import packed
@@ -112,6 +119,7 @@ class Int8(Variant):
                 f"variant {self.name!r}: expected activations of 8 bits, received {model.name!r}, "
                 "which was trained for 16; use Int16x8()."
             )
+        check_masks(self.name, model)
         check_exclude(self.name, self.exclude, model)
         if self.exclude and is_quantized(model):
             raise ConfigError(

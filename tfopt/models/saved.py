@@ -66,7 +66,7 @@ def rebuilt_to_logits(model: "keras.Model", path: str) -> "keras.Model":
     last = model.outputs[0]._keras_history.layer
 
     def without_softmax(layer: "keras.layers.Layer") -> Any:
-        if layer is not last or not _is_softmax(layer):
+        if layer is not last or not is_softmax(layer):
             return copied(layer)
         if isinstance(layer, (keras.layers.Softmax, keras.layers.Activation)):
             return lambda probabilities: probabilities
@@ -75,6 +75,7 @@ def rebuilt_to_logits(model: "keras.Model", path: str) -> "keras.Model":
     return rebuilt(model, without_softmax)
 
 
-def _is_softmax(layer: Any) -> bool:
+def is_softmax(layer: Any) -> bool:
+    """Return whether `layer` ends in probabilities."""
     softmax = getattr(layer, "activation", None) is keras.activations.softmax
     return softmax or isinstance(layer, keras.layers.Softmax)

@@ -43,19 +43,32 @@ def check_held(
     """Raise RunError where `after` has fewer zeros or more distinct values than `before`.
 
     Of kernels that are `scaled` by channel, as quantization does, only the values of a channel
-    are compared. Kernels are told by the name of their layer and by their shape: one that was
-    rebuilt in another shape is what its own stage asked for. `trained` is that of `hold`.
+    are compared. Kernels are told by their names and shapes, those that were rewritten by their
+    size in all: what was rebuilt in another size is what its own stage asked for. `trained` is
+    that of `hold`.
     """
-    kept = {(kernel.layer, kernel.name, kernel.shape): kernel for kernel in after.kernels}
+    kept = {(kernel.key, kernel.shape): kernel for kernel in after.kernels}
+    renamed = []
     for kernel in before.kernels:
         if not trained and _is_initial(kernel.distinct_total, kernel.zeros > 0):
             continue
-        now = kept.get((kernel.layer, kernel.name, kernel.shape))
+        now = kept.pop((kernel.key, kernel.shape), None)
+        renamed += [] if now else [kernel]
         for what, had, has in _losses(kernel, now, scaled) if now else ():
-            raise RunError(
-                f"stage {stage!r}: expected the {had:,} {what} of layer {kernel.layer!r} to "
-                f"stay, measured {has:,}; the stage lost what an earlier one won."
-            )
+            raise _lost(stage, had, what, f"layer {kernel.layer!r}", has)
+    # Those that a rewriting took apart, as attention's, are told by their size in all.
+    had, has = (sum(kernel.zeros for kernel in kernels) for kernels in (renamed, kept.values()))
+    sizes = [sum(kernel.size for kernel in kernels) for kernels in (renamed, kept.values())]
+    if sizes[0] == sizes[1] and is_sparse(had, sizes[0]) and has < had:
+        layers = ", ".join(dict.fromkeys(kernel.layer for kernel in renamed))
+        raise _lost(stage, had, "zeros", f"the layers {layers}", has)
+
+
+def _lost(stage: str, had: int, what: str, where: str, has: int) -> RunError:
+    return RunError(
+        f"stage {stage!r}: expected the {had:,} {what} of {where} to stay, measured {has:,}; "
+        "the stage lost what an earlier one won."
+    )
 
 
 def _is_initial(distinct: int, has_zeros: bool) -> bool:
@@ -66,14 +79,16 @@ def _is_initial(distinct: int, has_zeros: bool) -> bool:
 def _losses(before: Kernel, now: Kernel, scaled: bool) -> Iterator[tuple[str, int, int]]:
     if is_sparse(before.zeros, before.size) and now.zeros < before.zeros:
         yield "zeros", before.zeros, now.zeros
+    compared = [
+        ("distinct values per channel", before.channel_nonzeros, before.distinct, now.distinct)
+    ]
+    if not scaled:
+        whole = before.nonzeros, before.distinct_total, now.distinct_total
+        compared.insert(0, ("distinct values", *whole))
     # Pruning a kernel of shared values adds 0 to these.
     added = int(now.zeros > before.zeros)
-    for what, size, had, has in (
-        ("distinct values", before.size, before.distinct_total, now.distinct_total),
-        ("distinct values per channel", before.channel_size, before.distinct, now.distinct),
-    ):
-        compared = not scaled or size == before.channel_size
-        if compared and is_shared(had, size) and has > had + added:
+    for what, nonzeros, had, has in compared:
+        if is_shared(had - (before.zeros > 0), nonzeros) and has > had + added:
             yield what, had, has
 
 
@@ -82,9 +97,9 @@ def is_sparse(zeros: int, size: int) -> bool:
     return zeros > _SPARSE * size
 
 
-def is_shared(distinct: int, size: int) -> bool:
-    """Return whether so few distinct values of so many were put there by a stage."""
-    return size > 1 and distinct <= _SHARED * size
+def is_shared(distinct: int, weights: int) -> bool:
+    """Return whether so few values of so many weights, zeros aside, were put there by a stage."""
+    return weights > 1 and distinct <= _SHARED * weights
 
 
 def _masks(model: "keras.Model") -> dict[str, Any]:
@@ -99,7 +114,7 @@ def _constraint(values: np.ndarray, mask: Any) -> Callable | None:
     sparse = is_sparse(zeros.sum(), values.size)
     kept = (~zeros if sparse else np.ones_like(zeros)).astype(np.float32)
     distinct, groups = np.unique(values, return_inverse=True)
-    if is_shared(len(distinct), values.size):
+    if is_shared(int(np.count_nonzero(distinct)), int(np.count_nonzero(values))):
         return _tied(groups.reshape(values.shape), kept, mask)
     if sparse:
         return lambda weight: weight * tf.constant(kept, weight.dtype)
