@@ -102,9 +102,8 @@ class Experiment:
     (0: as many as there are). `min_agreement` is the share of test examples on which an
     artifact must predict the class that its Keras model predicts; one example that differs is
     always allowed. `deterministic` turns TensorFlow's op determinism on, at a cost in speed.
-    `source` is a hash of the code of a
-    config file of your own, which the command line sets: a function has no fields to compare,
-    and an edited model is another experiment.
+    `source` is a hash of the code of a config file of your own, which the command line sets: a
+    function has no fields to compare, and an edited model is another experiment.
     """
 
     name: str

@@ -130,14 +130,16 @@ class _Run:
         model, models = _reloaded(model), {}
         samples = self.splits.samples.take(1)  # what they measure is of no use yet
         sources = [teacher.source for s in self.experiment.stages for teacher in s.teachers]
+        before = measure(model)
         for stage in self.experiment.stages:
-            before = measure(model)
             prepared = stage.prepare(model, stage.epochs * self.splits.steps_per_epoch, samples)
             if stage.teachers:
                 teachers = distill.loaded(stage.teachers, models.__getitem__)
                 distill.attached(stage.name, prepared, stage.teachers, teachers, self.splits)
             model = stage.rehearsed(prepared)
-            self._check_order(stage, before, measure(model))
+            after = measure(model)
+            self._check_order(stage, before, after)
+            before = after
             if (stage.name, None) in sources:
                 # A copy, since what a later stage wraps is wrapped in this model too.
                 models[stage.name] = _reloaded(model)
