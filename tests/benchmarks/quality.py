@@ -43,9 +43,7 @@ def main() -> None:
     mpl.use("agg")
     known = recipes.recipes(flags.epochs, saved(flags, "begun"))
     asked = {name: known[name] for name in fnmatch.filter(known, flags.only)}
-    needed = {recipe.base for recipe in asked.values()}
-    bases = {n: base for n, base in recipes.bases(flags.epochs).items() if n in needed}
-    for name, recipe in (bases | asked).items():
+    for name, recipe in with_bases(asked, recipes.bases(flags.epochs)).items():
         do(name, recipe, flags)
     reports = {name: folder(name, flags) / "report.json" for name in known}
     rows = {name: row(path) for name, path in reports.items() if path.exists()}
@@ -56,15 +54,26 @@ def main() -> None:
     print(text)
 
 
+def with_bases(asked: dict, bases: dict) -> dict:
+    """Return the recipes in an order in which each comes after what it starts from."""
+    ordered: dict = {}
+    for name, recipe in asked.items():
+        needed = {base: bases[base] for base in recipe.bases}
+        ordered |= {**with_bases(needed, bases), name: recipe}
+    return ordered
+
+
 def do(name: str, recipe: "recipes.Recipe", flags: argparse.Namespace) -> None:
     """Carry the recipe out, unless it is finished in its workdir."""
     stages = recipe.stages or [recipes.Stage(name="as_it_is", epochs=0)]
-    model = saved(flags, recipe.base) if recipe.base else PRESETS[flags.model]
     data = ImageFolder(path=flags.data, augment=Augment()) if flags.data else Digits()
     data.validation = 0.02 if flags.data else data.validation
+    paths = tuple(saved(flags, base).path for base in recipe.bases)
+    model = recipe.fused(paths, data) if paths else PRESETS[flags.model]
     run(
         Experiment(
             name=folder(name, flags).name,
+            seed=recipe.seed,
             data=data,
             model=model,
             stages=stages,
@@ -89,7 +98,7 @@ def row(path: Path) -> dict:
 
 def saved(flags: argparse.Namespace, base: str) -> Saved:
     """Return the trained model of `base`, to be loaded."""
-    return Saved(path=str(flags.workdir / base / "train" / "model.h5"))
+    return Saved(path=str(folder(base, flags) / "train" / "model.h5"))
 
 
 def table(rows: dict[str, dict]) -> str:

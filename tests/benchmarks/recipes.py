@@ -1,9 +1,11 @@
 """Every technique as a recipe: what is done to a model within one budget of epochs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tfopt.export import (
+    GPTQ,
     MSE,
     DynamicRange,
     EdgeQuantized,
@@ -12,11 +14,15 @@ from tfopt.export import (
     Int8,
     Int16x8,
     Percentile,
+    WeightOnly,
 )
+from tfopt.fusion import Ensemble, GreedySoup
+from tfopt.models import Saved
 from tfopt.stages import (
     EMA,
     ERK,
     SGD,
+    SWA,
     Block,
     Cluster,
     CorrectBias,
@@ -38,35 +44,54 @@ from tfopt.stages import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Stages and the variant of their result; `base` says with what the first one starts.
+    """Stages and the variant of their result; `bases` says with what the first one starts.
 
-    "" is the untrained model, "trained" one that had the whole budget, and "begun" one that
-    had two thirds of it.
+    () is the untrained model. "trained" had the whole budget, and "begun" two thirds of it;
+    "one" and "other" have shared the rest to go on from there, each in its own way, and
+    "first half" and "second half" have shared the whole. `fused` makes the model from the
+    bases' paths and the data.
     """
 
-    base: str
+    bases: tuple[str, ...] = ()
+    fused: Callable = lambda paths, _: Saved(path=paths[0])
     stages: list = field(default_factory=list)
     variant: Any = field(default_factory=Int8)
+    seed: int = 0
 
 
 def bases(budget: int) -> dict[str, Recipe]:
     """Return what the other recipes start from."""
+    rest, half = budget - _begun(budget), budget // 2
+
+    def made(epochs: int, *bases: str, seed: int = 0, **options: Any) -> Recipe:
+        stages = [trained(epochs, **options)]
+        return Recipe(bases=bases, stages=stages, variant=Float32(), seed=seed)
+
     return {
-        "trained": Recipe(base="", stages=[trained(budget)], variant=Float32()),
-        "begun": Recipe(base="", stages=[trained(_begun(budget))], variant=Float32()),
+        "trained": made(budget),
+        "begun": made(_begun(budget)),
+        "one": made(rest // 2, "begun", learning_rate=0.03),
+        "other": made(rest - rest // 2, "begun", learning_rate=0.01, seed=1),
+        "first half": made(half),
+        "second half": made(budget - half, seed=1),
     }
 
 
 def recipes(budget: int, begun: Any) -> dict[str, Recipe]:
     """Return the recipes by the names that the tables give them; `begun` loads that base."""
-    return {**_after_training(), **_begun_with(budget, begun), **_from_scratch(budget)}
+    return {
+        **_after_training(),
+        **_fused(),
+        **_begun_with(budget, begun),
+        **_from_scratch(budget),
+    }
 
 
-def trained(epochs: int, **options: Any) -> Stage:
-    """Return plain training from scratch."""
+def trained(epochs: int, learning_rate: float = 0.1, **options: Any) -> Stage:
+    """Return plain training."""
     return Stage(
         epochs=epochs,
-        learning_rate=0.1,
+        learning_rate=learning_rate,
         schedule=Cosine(),
         optimizer=SGD(weight_decay=1e-4),
         **options,
@@ -79,7 +104,7 @@ def _begun(budget: int) -> int:
 
 def _after_training() -> dict[str, Recipe]:
     def made(variant: Any, *stages: Any) -> Recipe:
-        return Recipe(base="trained", stages=list(stages), variant=variant)
+        return Recipe(bases=("trained",), stages=list(stages), variant=variant)
 
     return {
         "float32": made(Float32()),
@@ -91,8 +116,23 @@ def _after_training() -> dict[str, Recipe]:
         "int8, equalized, biases corrected": made(Int8(), Equalize(), CorrectBias()),
         "int16 x 8": made(Int16x8()),
         "4 bit, OCTAV": made(EdgeQuantized()),
+        "4 bit, GPTQ (Dense), float activations": made(
+            EdgeQuantized(weights=GPTQ(), activations=WeightOnly())
+        ),
         "one-shot 50%": made(Int8(), OneShotPrune(sparsity=0.5)),
         "one-shot 2:4": made(Int8(), OneShotPrune(pattern=NofM())),
+    }
+
+
+def _fused() -> dict[str, Recipe]:
+    parts = ("one", "other")
+    return {
+        "soup of two fine-tunings, int8": Recipe(
+            bases=("begun", *parts), fused=lambda paths, data: GreedySoup(models=paths, data=data)
+        ),
+        "ensemble of two, int8": Recipe(
+            bases=("first half", "second half"), fused=lambda paths, _: Ensemble(models=paths)
+        ),
     }
 
 
@@ -105,7 +145,7 @@ def _begun_with(budget: int, begun: Any) -> dict[str, Recipe]:
         return Prune(epochs=rest - last, sparsity=sparsity, learning_rate=0.03, **_SGD, **options)
 
     def made(*stages: Any, epochs: int = last, **options: Any) -> Recipe:
-        return Recipe(base="begun", stages=[*stages, rounded(epochs, **options)])
+        return Recipe(bases=("begun",), stages=[*stages, rounded(epochs, **options)])
 
     def shared(epochs: int, **options: Any) -> Cluster:
         return Cluster(epochs=epochs, learning_rate=1e-3, schedule=Cosine(), **options)
@@ -152,13 +192,12 @@ def _from_scratch(budget: int) -> dict[str, Recipe]:
         ]
 
     return {
-        "averaged (EMA), float32": Recipe(
-            base="", stages=[trained(budget, average=EMA())], variant=Float32()
-        ),
-        "sparse from scratch 80%, QAT": Recipe(base="", stages=sparse(0.8)),
-        "sparse from scratch 90%, QAT": Recipe(base="", stages=sparse(0.9)),
-        "sparse from scratch 95%, QAT": Recipe(base="", stages=sparse(0.95)),
-        "sparse from scratch 80%, QAT 4 bit": Recipe(base="", stages=sparse(0.8, weights=4)),
+        "averaged (EMA), int8": Recipe(stages=[trained(budget, average=EMA())]),
+        "averaged (SWA), int8": Recipe(stages=[trained(budget, average=SWA())]),
+        "sparse from scratch 80%, QAT": Recipe(stages=sparse(0.8)),
+        "sparse from scratch 90%, QAT": Recipe(stages=sparse(0.9)),
+        "sparse from scratch 95%, QAT": Recipe(stages=sparse(0.95)),
+        "sparse from scratch 80%, QAT 4 bit": Recipe(stages=sparse(0.8, weights=4)),
     }
 
 

@@ -57,7 +57,14 @@ def transformer(spec):
     return keras.Model(inputs, L.Dense(spec.classes, name="logits")(x), name="transformer")
 
 
-MODELS = {**IMAGE_MODELS, "transformer": transformer}
+def recurrent(spec):
+    """Two recurrent layers, one of them in both directions, over (time steps, features)."""
+    inputs = keras.Input(spec.shape, name="input")
+    x = L.Bidirectional(L.LSTM(4, return_sequences=True), name="both")(inputs)
+    return keras.Model(inputs, L.Dense(spec.classes, name="logits")(L.GRU(8, name="gru")(x)))
+
+
+MODELS = {**IMAGE_MODELS, "transformer": transformer, "recurrent": recurrent}
 HALF = {"sparsity": 0.4, "growth": AtOnce()}
 TECHNIQUES = {
     "ema": lambda _: Stage(average=EMA()),
@@ -102,6 +109,12 @@ REFUSED = {
     ("transformer", "attention_scores"): None,
     ("transformer", "attention_transfer"): "a resolution that both models have, received none",
     ("transformer", "shrink_by_scale"): "expected a model with BatchNormalization that has a scale",
+    ("recurrent", "attention_transfer"): "a resolution that both models have, received none",
+    ("recurrent", "one_shot"): "expected a sparsity that its 1 kernels can give",
+    ("recurrent", "shrink"): "expected channels that can be removed, found none",
+    ("recurrent", "shrink_by_loss"): "expected channels that can be removed, found none",
+    ("recurrent", "shrink_by_scale"): "expected a model with BatchNormalization that has a scale",
+    ("recurrent", "equalize"): "expected two layers with kernels and at most ReLU or pooling",
 }
 FUSIONS = {
     "ensemble": lambda models, _: Ensemble(models=models),
@@ -111,7 +124,7 @@ FUSIONS = {
     "uniform_soup": lambda models, data: UniformSoup(models=models, data=data),
     "greedy_soup": lambda models, data: GreedySoup(models=models, data=data),
 }
-SHAPES = {**IMAGE_SHAPES, "transformer": (6, 8)}
+SHAPES = {**IMAGE_SHAPES, "transformer": (6, 8), "recurrent": (5, 8)}
 FAST = {"mlp", "ds_cnn_shallow"}
 CLASSES = ("a", "b", "c", "d")
 

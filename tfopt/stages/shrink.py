@@ -100,6 +100,12 @@ class Shrink(Stage):
         return self._asked * whole if self._asked < 1 else self._asked
 
     def _check_target(self, target: float, whole: int, least: int) -> None:
+        if least >= whole:
+            raise ConfigError(
+                f"stage {self.name!r}: expected channels that can be removed, found none in groups "
+                f"of {self.multiple} (units of recurrent and attention layers, inputs and logits "
+                "stay); lower multiple, shorten exclude or leave the stage out."
+            )
         if not least <= target < whole:
             raise ConfigError(
                 f"stage {self.name!r}, {self._what}: expected at least {least:,} "
