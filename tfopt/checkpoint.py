@@ -69,10 +69,20 @@ def reloaded(model: "keras.Model") -> "keras.Model":
 def _as_hdf5(model: "keras.Model") -> bytes:
     # In memory, since HDF5 crashes the process at its end after a write to a full disk.
     content = io.BytesIO()
-    with h5py.File(content, "w") as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "You are saving your model as an HDF5 file")
-        model.save(file, include_optimizer=False, save_format="h5")
+    tensorflow = logging.getLogger("tensorflow")
+    tensorflow.addFilter(_says_more)
+    try:
+        with h5py.File(content, "w") as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You are saving your model as an HDF5 file")
+            model.save(file, include_optimizer=False, save_format="h5")
+    finally:
+        tensorflow.removeFilter(_says_more)
     return content.getvalue()
+
+
+def _says_more(record: logging.LogRecord) -> bool:
+    # Keras says so of every model that isn't compiled, which it need not be.
+    return "the compiled metrics have yet to be built" not in record.getMessage()
 
 
 def _loaded(source: str | h5py.File) -> "keras.Model":

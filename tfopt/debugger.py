@@ -1,12 +1,12 @@
 """Where an artifact and its Keras model part, layer by layer, and what to do about it."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tfopt import flatbuffer
+from tfopt.advice import Output, advise, is_unequal, to_equalize
 from tfopt.compat import keras, litert, tf
 from tfopt.export import Artifact
 from tfopt.export.inputs import by_name
@@ -16,39 +16,6 @@ from tfopt.runner import Runner
 
 # In dB: noise of a tenth of the signal. A layer that is well in 8 bit has 30 to 45.
 _ENOUGH, MOST_DB = 20.0, 120.0
-# How far the greatest channel is above the median one, and an outlier above 99.9% of the rest.
-_UNEQUAL, _FAR_OUT = 8.0, 4.0
-# The same of the weights of the greatest input above those of the least, pruned ones aside.
-_WIDE = 64.0
-_EQUALIZE = "few of its channels take the whole range"
-
-
-@dataclass(frozen=True, slots=True)
-class _Remedies:
-    """What there is to be done, as it is written in a config."""
-
-    data: str
-    clip: str
-    equalize: str
-    finer: str
-    eight: str
-
-
-_AFTERWARDS = _Remedies(
-    data="calibrate on more examples",
-    clip="calibrate with MSE() or Percentile()",
-    equalize="Equalize()",
-    finer="Int16x8() (about 100 times slower on a CPU)",
-    eight="bits=8, weights=GPTQ()",
-)
-# What was trained for it brings its ranges along.
-_TRAINED = _Remedies(
-    data="more calibration_batches, or more epochs, of Quantize",
-    clip="more epochs of Quantize",
-    equalize="Equalize() before Quantize",
-    finer="Quantize(activations=16) (about 100 times slower on a CPU)",
-    eight="layers=(Bits(layers=..., weights=8),) of Quantize",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,29 +33,6 @@ class Noise:
     advice: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Output:
-    """What there is for a layer: values, the tensor's details, the kernel, its float weights."""
-
-    values: np.ndarray
-    details: dict
-    kernel: flatbuffer.Tensor | None = None
-    weights: np.ndarray | None = None
-
-    @property
-    def step(self) -> float:
-        """The difference between two codes; 0 where the tensor is float."""
-        return self.details["quantization"][0]
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """The least and the greatest value that has a code."""
-        if not self.step:
-            return -np.inf, np.inf
-        codes, zero_point = np.iinfo(self.details["dtype"]), self.details["quantization"][1]
-        return (codes.min - zero_point) * self.step, (codes.max - zero_point) * self.step
-
-
 def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Noise, ...]:
     """Return the noise of each layer that can be told in the artifact, worst first.
 
@@ -99,7 +43,6 @@ def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Nois
     outputs = _outputs(artifact, model, examples)
     expected = _expected(model, examples, outputs)
     trained = is_quantized(model)
-    remedies = _TRAINED if trained else _AFTERWARDS
     found: list[Noise] = []
     advice: dict[str, str] = {}
     unequal: list[str] = []
@@ -111,9 +54,8 @@ def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Nois
         output, clean = outputs[layer.name], np.asarray(signal)
         own, after_all = (_decibels(x, output.values) for x in (clean, expected[layer.name]))
         found.append(Noise(layer=layer.name, own_db=own, sqnr_db=after_all, advice=""))
-        keep = _keeping(layer.name, output.kernel, trained)
-        advice[layer.name] = _advice(remedies, keep, clean, output)
-        if output.step and _is_unequal(_channel_peaks(clean)):
+        advice[layer.name] = advise(layer.name, clean, output, trained=trained)
+        if output.step and is_unequal(clean):
             unequal.append(layer.name)
         return tf.constant(output.values.reshape(clean.shape), signal.dtype)
 
@@ -124,7 +66,7 @@ def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Nois
     if not noisy and min(noise.sqnr_db for noise in found) < _ENOUGH:
         # Channels that are lost beside a great one are no noise to speak of, until a later
         # layer multiplies them; without any, it is the sum that is too much.
-        advice |= dict.fromkeys(unequal, f"{_EQUALIZE}: {remedies.equalize}")
+        advice |= dict.fromkeys(unequal, to_equalize(trained=trained))
         noisy = unequal or [found[0].layer]
     return tuple(replace(n, advice=advice[n.layer]) if n.layer in noisy else n for n in found)
 
@@ -144,7 +86,7 @@ def layer_errors(artifact: Artifact, model: "keras.Model", examples: Any) -> dic
     }
 
 
-def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, _Output]:
+def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, Output]:
     # XNNPACK, the default delegate, keeps no tensor between its operators.
     run = Runner(
         artifact,
@@ -156,7 +98,7 @@ def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, _Output
     run(given)
     end = model.output_names[0]
     found = {
-        layer: _Output(values=run.tensor(run.inputs[name]), details=run.inputs[name])
+        layer: Output(values=run.tensor(run.inputs[name]), details=run.inputs[name])
         for layer, name in zip(model.input_names, given, strict=True)
     }
     depth = {layer.name: index for index, layer in enumerate(model.layers)}
@@ -175,11 +117,11 @@ def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, _Output
             weights = weights_of.get(
                 flatbuffer.layer_name(kernel.name.split(";")[-1] if kernel else "")
             )
-            found[last] = _Output(
+            found[last] = Output(
                 values=run.tensor(details), details=details, kernel=kernel, weights=weights
             )
     # The interpreter has the model's output under a name of its own.
-    last = found.get(end, _Output(values=run.tensor(run.output), details=run.output))
+    last = found.get(end, Output(values=run.tensor(run.output), details=run.output))
     found[end] = replace(last, values=run.tensor(run.output), details=run.output)
     return found
 
@@ -220,46 +162,3 @@ def _share(signal: np.ndarray, values: np.ndarray) -> float:
 def _decibels(signal: np.ndarray, values: np.ndarray) -> float:
     least = 10 ** (-MOST_DB / 20)
     return float(-20 * np.log10(np.clip(_share(signal, values), least, 1 / least)))
-
-
-def _keeping(layer: str, kernel: flatbuffer.Tensor | None, trained: bool) -> str:
-    """Return how to keep `layer` float, and what that costs."""
-    how = f"layers=(Float(layers=({layer!r},)),)" if trained else f"exclude=({layer!r},)"
-    if kernel is None or kernel.dtype == "float32":
-        return f"keep it float with {how}"
-    more = math.prod(kernel.shape) * (32 - (4 if kernel.dtype == "int4" else 8)) // 8
-    return f"keep it float with {how} ({more:,} bytes more)"
-
-
-def _advice(remedies: _Remedies, keep: str, signal: np.ndarray, output: _Output) -> str:
-    """Return what helps against the greatest of cutting off, rounding and the kernel, or `keep`."""
-    noise = np.mean((output.values - signal.reshape(output.values.shape)) ** 2)
-    step, (low, high) = output.step, output.limits
-    if np.mean((signal - np.clip(signal, low, high)) ** 2) > noise / 2:
-        return f"its range cuts values off: {remedies.data}, or {keep}"
-    if step**2 / 12 > noise / 4:
-        if _is_unequal(_channel_peaks(signal)):
-            return f"{_EQUALIZE}: {remedies.equalize}, or {keep}"
-        if max(-low, high) > _FAR_OUT * np.percentile(np.abs(signal), 99.9):
-            return f"outliers take the whole range: {remedies.clip}, or {keep}"
-        return f"8 bit are too coarse for its outputs: {remedies.finer}, or {keep}"
-    kernel = output.kernel
-    if kernel is not None and kernel.dtype == "int4":
-        return f"4 bit are too coarse for its kernel: {remedies.eight}, or {keep}"
-    if output.weights is not None and _is_wide(output.weights):
-        return f"some inputs take the whole range of its kernel: {remedies.equalize}, or {keep}"
-    return f"its inputs or its kernel are too coarse: {remedies.finer}, or {keep}"
-
-
-def _channel_peaks(values: np.ndarray) -> np.ndarray:
-    return np.abs(values).reshape(-1, values.shape[-1]).max(0)
-
-
-def _is_unequal(peaks: np.ndarray) -> bool:
-    return peaks.max() > _UNEQUAL * np.median(peaks)
-
-
-def _is_wide(weights: np.ndarray) -> bool:
-    """Return whether the rows of `weights`, (..., inputs, outputs), have very unequal peaks."""
-    peaks = np.abs(np.moveaxis(weights, -2, 0)).reshape(weights.shape[-2], -1).max(1)
-    return peaks.max() > _WIDE * np.min(peaks, where=peaks > 0, initial=peaks.max())

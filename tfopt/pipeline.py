@@ -15,18 +15,17 @@ from tfopt import evaluate, export, report
 from tfopt.checkpoint import (
     full_disk_is_an_error,
     load_model,
-    reloaded,
     save_model,
     write_atomically,
 )
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, Experiment, RunError, plain
-from tfopt.facts import Facts, activation_bits, measure
-from tfopt.models.saved import is_softmax
+from tfopt.config import Experiment, plain
+from tfopt.facts import activation_bits
+from tfopt.rehearsal import is_trained, rehearse
 from tfopt.runner import ArtifactError
 from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
-from tfopt.stages.hold import check_held
+from tfopt.stages.train import Place
 from tfopt.strategy import choose
 from tfopt.workdir import check_workdir, claim
 
@@ -51,7 +50,7 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
         splits = experiment.data.load(experiment.batch_size)
         this = _Run(experiment, workdir, strategy, splits)
         if not this.is_finished(experiment.stages[0]):
-            this.rehearse()
+            rehearse(experiment, splits)
         # Not earlier: a run that was refused shall leave the folder free for the corrected one.
         claim(workdir, experiment)
         rows = []
@@ -69,45 +68,6 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
     return rows
 
 
-def _reloaded(model: "keras.Model") -> "keras.Model":
-    """Return `model` as it comes back from disk, where every stage takes it from."""
-    try:
-        return reloaded(model)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ConfigError(
-            f"config.model: expected a model that Keras can save and load, received one of "
-            f"which it says {str(error).splitlines()[0]!r}; give your own layers get_config "
-            "and decorate them with keras.saving.register_keras_serializable()."
-        ) from error
-
-
-def _check_ends(model: Any, spec: Any) -> None:
-    """Raise ConfigError unless `model` takes the data and gives logits."""
-    if not isinstance(model, keras.Model):
-        raise ConfigError(
-            "config.model: expected a model of tf_keras, as in `from tfopt.compat import keras`, "
-            f"received a {type(model).__name__} of {type(model).__module__.split('.')[0]}; Keras 3 "
-            "is another Keras."
-        )
-    taken = [tuple(tensor.shape[1:]) for tensor in model.inputs or ()]
-    if len(taken) != 1 or not tf.TensorShape(taken[0]).is_compatible_with(spec.shape):
-        raise ConfigError(
-            f"config.model: expected a functional model with one input of shape {spec.shape}, "
-            f"received inputs of shapes {taken}."
-        )
-    if model.output_shape != (None, spec.classes):
-        raise ConfigError(
-            f"config.model: expected logits of shape (None, {spec.classes}), received "
-            f"{model.output_shape}."
-        )
-    last = model.outputs[0]._keras_history.layer
-    if is_softmax(last):
-        raise ConfigError(
-            f"config.model: expected logits, received the probabilities of {last.name!r}; take "
-            "its softmax off, which the loss brings."
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Run:
     """What all stages of one run share."""
@@ -120,46 +80,6 @@ class _Run:
     def is_finished(self, stage: Stage) -> bool:
         """Return whether `stage` was trained, checked and saved."""
         return (self.workdir / stage.name / "stage.json").exists()
-
-    def rehearse(self) -> None:
-        """Rewrite an untrained model as every stage will: fail now and not after hours."""
-        model = self._build()
-        _check_ends(model, self.splits.spec)
-        if self._is_trained(0):
-            evaluate.log_accuracy(model, self.splits.validation)
-        model, models = _reloaded(model), {}
-        samples = self.splits.samples.take(1)  # what they measure is of no use yet
-        sources = [teacher.source for s in self.experiment.stages for teacher in s.teachers]
-        before = measure(model)
-        for stage in self.experiment.stages:
-            prepared = stage.prepare(model, stage.epochs * self.splits.steps_per_epoch, samples)
-            if stage.teachers:
-                teachers = distill.loaded(stage.teachers, models.__getitem__)
-                distill.attached(stage.name, prepared, stage.teachers, teachers, self.splits)
-            model = stage.rehearsed(prepared)
-            after = measure(model)
-            self._check_order(stage, before, after)
-            before = after
-            if (stage.name, None) in sources:
-                # A copy, since what a later stage wraps is wrapped in this model too.
-                models[stage.name] = _reloaded(model)
-            for variant in self.experiment.variants or export.sensible(activation_bits(model)):
-                variant.check(model)
-
-    def _check_order(self, stage: Stage, before: Facts, after: Facts) -> None:
-        try:
-            check_held(
-                stage.name,
-                before,
-                after,
-                trained=self._is_trained(0),  # no stage of a rehearsal trains
-                scaled=stage.quantizes,
-            )
-        except RunError as error:
-            raise ConfigError(
-                f"{error} It would do so after training, too: put it before the stages whose "
-                "work it loses, or leave it out."
-            ) from error
 
     def train(self, index: int, stage: Stage) -> None:
         """Train one stage, check what it delivered, and save its model."""
@@ -178,11 +98,11 @@ class _Run:
                 model,
                 distill.loaded(stage.teachers, self._load),
                 self.splits,
-                first_epoch=sum(other.epochs for other in earlier),
-                trained=self._is_trained(index),
-                log_dir=self.workdir / "tensorboard" / stage.name,
-                checkpoint_dir=folder / "epochs",
-                logits_dir=self.workdir / "teachers",
+                Place(
+                    workdir=self.workdir,
+                    first_epoch=sum(other.epochs for other in earlier),
+                    trained=index > 0 or is_trained(self.experiment.model),
+                ),
             )
         save_model(delivered.model, folder / "model.h5")
         facts = {
@@ -258,10 +178,6 @@ class _Run:
         wanted = min(math.ceil(count / self.splits.batch_size), self.splits.steps_per_epoch)
         batches = self.splits.samples.take(wanted)
         return np.concatenate([examples.numpy() for examples, _ in batches])
-
-    def _is_trained(self, index: int) -> bool:
-        """Return whether the model that stage `index` gets comes from another stage or a file."""
-        return index > 0 or hasattr(self.experiment.model, "load")
 
     def _build(self) -> "keras.Model":
         return self.experiment.model(self.splits.spec)

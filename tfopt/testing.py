@@ -18,6 +18,7 @@ from tfopt.facts import activation_bits, measure
 from tfopt.graph import rebuilt
 from tfopt.stages import AtOnce, Cluster, Prune, Quantize, Stage, distill
 from tfopt.stages.carry_out import carry_out
+from tfopt.stages.train import Place
 
 _SPEC = Spec(shape=(8, 8, 1), class_names=("a", "b", "c", "d"), train_size=16)
 _BATCH = 8
@@ -112,11 +113,7 @@ def check_stage(
             model,
             teachers,
             splits,
-            first_epoch=0,
-            trained=True,
-            log_dir=path / "log",
-            checkpoint_dir=path / "epochs",
-            logits_dir=path / "teachers",
+            Place(workdir=path, trained=True),
         ).model
         save_model(finished, path / "model.h5")
         loaded = load_model(path / "model.h5")

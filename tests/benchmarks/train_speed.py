@@ -42,7 +42,7 @@ from tfopt.stages import (
     Teachers,
     distill,
 )
-from tfopt.stages.train import train
+from tfopt.stages.train import Place, train
 
 BATCH = 128
 REWRITING = OneShotPrune(sparsity=0.5), Equalize(), CorrectBias()
@@ -116,12 +116,7 @@ def ours(stage: Stage, splits: Splits) -> list[float]:
     teachers = distill.loaded(stage.teachers, lambda _: ResNet(depth=8)(splits.spec))
     prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder)
-        train(
-            stage, prepared, teachers, splits,
-            first_epoch=0, trained=False, log_dir=path / "log",
-            checkpoint_dir=path / "epochs", logits_dir=path / "teachers",
-        )  # fmt: skip
+        train(stage, prepared, teachers, splits, Place(workdir=Path(folder)))
     return stage.clock.times
 
 

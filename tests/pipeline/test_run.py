@@ -181,6 +181,22 @@ def test_logits_of_another_size_fail_before_training(experiment, tmp_path, monke
         pipeline.run(experiment, tmp_path)
 
 
+def test_layers_that_tflite_lacks_fail_before_training(experiment, tmp_path, monkeypatch):
+    layers = keras.layers
+    experiment.model = lambda spec: keras.Sequential(
+        [
+            layers.Reshape((4, 4, 4, 1), input_shape=spec.shape),
+            layers.AveragePooling3D(),
+            layers.Flatten(),
+            layers.Dense(spec.classes),
+        ]
+    )
+    experiment.stages = [Stage()]
+    monkeypatch.setattr(pipeline, "carry_out", None)
+    with pytest.raises(ConfigError, match="layers that TFLite can compute, .*AvgPool3D"):
+        pipeline.run(experiment, tmp_path)
+
+
 def test_a_teacher_of_other_classes_fails_before_training(experiment, tmp_path, monkeypatch):
     other = experiment.model(Spec(shape=(8, 8, 1), class_names=("a", "b", "c"), train_size=1))
     save_model(other, tmp_path / "other.h5")

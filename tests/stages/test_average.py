@@ -10,7 +10,7 @@ from tfopt.models import SmallCNN
 from tfopt.stages import EMA, SGD, SWA, AtOnce, Cluster, Prune, Quantize, Stage
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.carry_out import carry_out
-from tfopt.stages.train import train
+from tfopt.stages.train import Place, train
 from tfopt.testing import check_stage
 
 
@@ -68,8 +68,7 @@ def test_the_model_ends_with_the_average(average, splits, tmp_path):
     model, seen = linear(), []
     start = model.get_weights()
     stage = Watched(seen=seen, average=average, epochs=4, learning_rate=0.1, optimizer=SGD())
-    folders = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
-    train(stage, model, [], splits, first_epoch=0, trained=False, **folders)
+    train(stage, model, [], splits, Place(workdir=tmp_path))
     found = model.get_weights()
     for index in (0, 1, 2, 3, 6, 7):  # not the statistics
         expected = start[index]
@@ -125,9 +124,7 @@ def test_statistics_that_training_left_behind_are_measured_anew(stage, splits, t
     norm = model.get_layer("bn")
     norm.momentum = 1.0
     norm.moving_mean.assign(norm.moving_mean + 100.0)
-    folders = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
-    made = carry_out(
-        stage(average=SWA(start=0.0)), model, [], splits, first_epoch=0, trained=True, **folders
-    ).model
+    place = Place(workdir=tmp_path, trained=True)
+    made = carry_out(stage(average=SWA(start=0.0)), model, [], splits, place).model
     logits = np.concatenate([made(batch).numpy() for batch, _ in splits.samples])
     assert logits.std(0).min() > 0.1  # and not what is left where ReLU lets nothing through

@@ -22,7 +22,7 @@ from tfopt.stages import (
 from tfopt.stages.distill import attached, loaded
 from tfopt.stages.kept import kept_logits
 from tfopt.stages.taps import Tap, Tapped
-from tfopt.stages.train import compile_model, train
+from tfopt.stages.train import Place, compile_model, train
 from tfopt.testing import check_stage
 
 
@@ -64,10 +64,12 @@ def compiled(student, teacher, models, rate=0.1):
 def trained(student, teacher, models, folder, splits=None, epochs=3):
     stage = Stage(teacher=teacher, optimizer=SGD(), learning_rate=0.1, epochs=epochs)
     return train(
-        stage, student, models, splits or data(),
-        first_epoch=0, trained=False, log_dir=folder / "log",
-        checkpoint_dir=folder / "epochs", logits_dir=folder / "teachers",
-    )  # fmt: skip
+        stage,
+        student,
+        models,
+        splits or data(),
+        Place(workdir=folder),
+    )
 
 
 def softmax(logits):

@@ -8,7 +8,7 @@ from tfopt.data import Spec, from_arrays
 from tfopt.facts import measure
 from tfopt.stages import AtOnce, Block, Global, NofM, Polynomial, Prune, Sensitivity
 from tfopt.stages.carry_out import carry_out
-from tfopt.stages.train import train
+from tfopt.stages.train import Place, train
 from tfopt.testing import check_stage
 
 GROWTHS = [
@@ -83,8 +83,7 @@ def fitted(folder, epochs):
     stage = Prune(epochs=2, sparsity=0.4, pattern=Block(), allocation=Sensitivity(batches=2))
     prepared = stage.prepare(model(), 8, splits.samples)
     stage.epochs = epochs
-    places = {f"{name}_dir": folder / name for name in ("log", "checkpoint", "logits")}
-    train(stage, prepared, [], splits, first_epoch=0, trained=True, **places)
+    train(stage, prepared, [], splits, Place(workdir=folder, trained=True))
     return stage.finish(prepared).get_weights()
 
 
@@ -134,9 +133,8 @@ def words():
 
 
 def test_attention_recurrent_and_separable_kernels_are_pruned_each_by_its_share(splits, tmp_path):
-    places = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
     stage = Prune(sparsity=0.6, allocation=Global(), epochs=2)
-    made = carry_out(stage, words(), [], splits, first_epoch=0, trained=True, **places)
+    made = carry_out(stage, words(), [], splits, Place(workdir=tmp_path, trained=True))
     kernels = {kernel.key: kernel.zeros / kernel.size for kernel in made.after.kernels}
     assert kernels.pop("separable/depthwise_kernel") == 0
     assert min(kernels.values()) > 0

@@ -11,7 +11,7 @@ from tfopt.debugger import debug
 from tfopt.export import Artifact, Int8
 from tfopt.rounding import left_float
 from tfopt.stages import Quantize
-from tfopt.stages.train import train
+from tfopt.stages.train import Place, train
 
 APPLICATIONS = {
     "MobileNetV3Small": {"alpha": 0.35},
@@ -52,8 +52,7 @@ def test_trains_is_int8_throughout_and_agrees_with_its_artifact(name, tmp_path):
         model(examples, training=True)
     stage = Quantize(learning_rate=1e-5)
     made = stage.prepare(model, splits.steps_per_epoch, splits.samples)
-    places = {f"{name}_dir": tmp_path / name for name in ("log", "checkpoint", "logits")}
-    train(stage, made, [], splits, first_epoch=0, trained=True, **places)
+    train(stage, made, [], splits, Place(workdir=tmp_path, trained=True))
     finished = reloaded(stage.finish(made))
     assert left_float(finished) == {}
     content = Int8().convert(finished, examples)

@@ -6,7 +6,7 @@ import pytest
 from tests.stages.test_average import linear
 from tfopt.stages import EMA, SGD, SWA, Cluster, Prune, Quantize, Shrink, Taylor
 from tfopt.stages.callbacks import SaveEpoch
-from tfopt.stages.train import train
+from tfopt.stages.train import Place, train
 
 OPTIONS = {"epochs": 4, "learning_rate": 0.05, "optimizer": SGD()}
 
@@ -27,8 +27,7 @@ def stopped(monkeypatch):
 
 def trained(stage, splits, folder):
     model = stage.prepare(linear(), stage.epochs * splits.steps_per_epoch, splits.samples)
-    folders = {f"{name}_dir": folder / name for name in ("log", "checkpoint", "logits")}
-    train(stage, model, [], splits, first_epoch=0, trained=True, **folders)
+    train(stage, model, [], splits, Place(workdir=folder, trained=True))
     return stage.finish(model).get_weights()
 
 

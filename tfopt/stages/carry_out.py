@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tfopt.compat import keras
@@ -10,7 +9,7 @@ from tfopt.facts import Facts, measure
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.base import Stage
 from tfopt.stages.hold import check_held
-from tfopt.stages.train import train
+from tfopt.stages.train import Place, train
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +27,21 @@ class Delivered:
 
 
 def carry_out(
-    stage: Stage,
-    model: "keras.Model",
-    teachers: list,
-    splits: Any,
-    *,
-    first_epoch: int,
-    trained: bool,
-    log_dir: Path,
-    checkpoint_dir: Path,
-    logits_dir: Path,
+    stage: Stage, model: "keras.Model", teachers: list, splits: Any, place: Place
 ) -> Delivered:
     """Prepare `model`, train and finish it as `stage` says, and check what came of it.
 
-    The options are those of `train`. Must run in the strategy's scope. Raises RunError where
-    the stage isn't what was asked for, or where it lost what an earlier one had won.
+    Must run in the strategy's scope. Raises RunError where the stage isn't what was asked for,
+    or where it lost what an earlier one had won.
     """
     before, began = measure(model), time.perf_counter()
     prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     preparing = time.perf_counter() - began
-    history = train(
-        stage,
-        prepared,
-        teachers,
-        splits,
-        first_epoch=first_epoch,
-        trained=trained,
-        log_dir=log_dir,
-        checkpoint_dir=checkpoint_dir,
-        logits_dir=logits_dir,
-    )
+    history = train(stage, prepared, teachers, splits, place)
     finished = _finished(stage, prepared, splits.samples)
     after = measure(finished)
     stage.check(before, after)
-    check_held(stage.name, before, after, trained=trained, scaled=stage.quantizes)
+    check_held(stage.name, before, after, trained=place.trained, scaled=stage.quantizes)
     # Not the clock's difference: a resumed stage has trained in several processes.
     seconds = preparing + sum(epoch["seconds"] for epoch in history)
     return Delivered(finished, before, after, seconds, history)

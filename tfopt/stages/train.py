@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,41 @@ from tfopt.stages.kept import kept_logits
 _STEPS_PER_EXECUTION = 16
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a stage stands in the run that has `workdir`.
+
+    `first_epoch` counts the epochs of the stages before, so that no two stages see the data in
+    the same order; `trained` says whether the stage's model was trained before.
+    """
+
+    workdir: Path
+    first_epoch: int = 0
+    trained: bool = False
+
+    def logs(self, stage: Stage) -> Path:
+        """Return the folder of what TensorBoard shows of `stage`."""
+        return self.workdir / "tensorboard" / stage.name
+
+    def checkpoints(self, stage: Stage) -> Path:
+        """Return the folder of the last epoch of `stage`, until its model is saved."""
+        return self.workdir / stage.name / "epochs"
+
+    @property
+    def logits(self) -> Path:
+        """The folder of what cached teachers say."""
+        return self.workdir / "teachers"
+
+
 def train(
-    stage: Stage,
-    model: "keras.Model",
-    teachers: list,
-    splits: Any,
-    *,
-    first_epoch: int,
-    trained: bool,
-    log_dir: Path,
-    checkpoint_dir: Path,
-    logits_dir: Path,
+    stage: Stage, model: "keras.Model", teachers: list, splits: Any, place: Place
 ) -> list[dict]:
     """Fit `model`, which `stage.prepare` returned, and return what each epoch measured.
 
-    `teachers` are the models of `stage.teachers`; those that are cached have their logits in
-    `logits_dir`. Must run in the strategy's scope. Goes on after the last epoch that
-    `checkpoint_dir` holds. `first_epoch` counts the epochs of the stages before, so that no
-    two stages see the data in the same order. The zeros and the shared values that `model`
-    comes with stay, see `hold`; `trained` says whether a stage has trained it before. With
-    `stage.average` the epochs measure the weights as they are trained, and `model` ends with
-    their average. Raises RunError when the loss is not finite.
+    `teachers` are the models of `stage.teachers`. Must run in the strategy's scope. Goes on
+    after the last epoch that `place` holds. The zeros and the shared values that `model` comes
+    with stay, see `hold`. With `stage.average` the epochs measure the weights as they are
+    trained, and `model` ends with their average. Raises RunError when the loss is not finite.
     """
     if not stage.epochs:
         return []
@@ -44,8 +59,8 @@ def train(
     from tfopt.stages import callbacks
 
     _synchronise_statistics(model)
-    hold(model, trained=trained)
-    fitted, stream, learned = _taught(stage, model, teachers, splits, logits_dir)
+    hold(model, trained=place.trained)
+    fitted, stream, learned = _taught(stage, model, teachers, splits, place.logits)
     steps = splits.steps_per_epoch
     compile_model(stage, fitted, steps)
     state = {"model": model, "optimizer": fitted.optimizer, **learned}
@@ -53,20 +68,20 @@ def train(
     if stage.average:
         averages = [callbacks.Averages(stage.average, model, stage.epochs * steps)]
         state["averages"] = averages[0].variables
-    checkpoints = EpochCheckpoints(checkpoint_dir, **state)
+    checkpoints = EpochCheckpoints(place.checkpoints(stage), **state)
     history = checkpoints.restore()
     examples = steps * splits.batch_size
     watchers = [
-        *stage.callbacks(log_dir),
+        *stage.callbacks(place.logs(stage)),
         *averages,
         callbacks.StopAtNaN(stage.name),
         *([callbacks.TestLine(splits.test)] if stage.test_each_epoch else []),
-        callbacks.Curves(model, log_dir, first_epoch, examples, history),
+        callbacks.Curves(model, place.logs(stage), place.first_epoch, examples, history),
         callbacks.SaveEpoch(checkpoints, history),
     ]
     verbose: Any = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch for a log file
     fitted.fit(
-        stream(first_epoch + len(history)),
+        stream(place.first_epoch + len(history)),
         validation_data=splits.validation,
         initial_epoch=len(history),
         epochs=stage.epochs,
