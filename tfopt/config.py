@@ -171,7 +171,8 @@ class Experiment:
             if not stage.name.isidentifier() or stage.name in taken:
                 raise ConfigError(
                     f"{at}.name: expected a name of letters, digits and _ that no other stage "
-                    f"and no folder of the workdir has, received {stage.name!r}."
+                    f"and no folder of the workdir has, received {stage.name!r}; give it another "
+                    "with name=..."
                 )
             _check_teachers(stage, at, names)
             closing = [other.name for other in earlier if other.quantizes]

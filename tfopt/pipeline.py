@@ -61,8 +61,8 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
             shutil.rmtree(workdir / stage.name / "epochs", ignore_errors=True)
             try:
                 rows += this.prove(stage)
-            except ArtifactError:
-                this.report(experiment.stages[: index + 1])
+            except ArtifactError as error:
+                this.report(experiment.stages[: index + 1], ended_by=str(error))
                 raise
         this.report(experiment.stages)
     return rows
@@ -116,13 +116,16 @@ class _Run:
         }
         write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
 
-    def report(self, stages: list[Stage]) -> None:
-        """Write the report of `stages`, which are finished: their facts and proven artifacts."""
+    def report(self, stages: list[Stage], ended_by: str = "") -> None:
+        """Write the report of `stages`, which are finished: their facts and proven artifacts.
+
+        `ended_by` says what ended the run before its end.
+        """
         folders = [self.workdir / stage.name for stage in stages]
         facts = [json.loads((folder / "stage.json").read_text()) for folder in folders]
         rows = [row for folder in folders for row in json.loads((folder / "rows.json").read_text())]
         asked, spec = self.experiment.to_json(), asdict(self.splits.spec)
-        report.write(rows, facts, asked, spec, self.workdir)
+        report.write(rows, facts, asked, spec, self.workdir, ended_by)
 
     def prove(self, stage: Stage) -> list[dict]:
         """Export the stage's model in every variant and measure the bytes, each once."""

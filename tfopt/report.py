@@ -56,17 +56,23 @@ _SCALARS = (
 
 
 def write(
-    rows: list[dict], stages: list[dict], experiment: dict, data: dict, workdir: Path
+    rows: list[dict],
+    stages: list[dict],
+    experiment: dict,
+    data: dict,
+    workdir: Path,
+    ended_by: str = "",
 ) -> None:
     """Write report.json, report.md and the TensorBoard scalars of `rows` to `workdir`.
 
     A row is what `evaluate.Measurement.to_json` returns; an item of `stages` the facts of one
     stage before and after, its seconds and its history, to which `proofs` of its artifacts are
     added; `experiment` what was asked for and `data` the fields of its `Spec`, without which
-    nobody can feed the artifacts.
+    nobody can feed the artifacts. `ended_by` is the error of a run that didn't come to its end.
     """
     content = {
         "tfopt": tfopt.__version__,
+        "ended_by": ended_by,
         "experiment": experiment,
         "data": data,
         "environment": environment(),
