@@ -194,6 +194,17 @@ def test_accuracy_is_that_of_a_plain_loop(artifacts, model, reference):
     )
 
 
+def test_a_model_that_knows_nothing_is_said_to(artifacts, model, reference, caplog):
+    logits, labels = reference
+    wrong = (logits.argmax(-1) + 1) % logits.shape[-1]  # never what the model says
+    data = tf.data.Dataset.from_tensors((EXAMPLES[:70], wrong, np.ones(len(wrong))))
+    found = evaluate.measure(
+        artifacts["float32"], model=model, test=data, reference=(logits, wrong)
+    )
+    assert found.accuracy == 0 < found.chance == np.bincount(wrong).max() / 70
+    assert "no better than always the most frequent" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("layer", "blamed"), [("conv", "conv_relu"), ("depthwise", "depthwise"), ("logits", "logits")]
 )

@@ -27,6 +27,7 @@ def row(stage, variant, **changes):
         "examples": 360,
         "accuracy": 0.9778,
         "keras_accuracy": 0.9722,
+        "chance": 0.1,
         "agreement": 0.9944,
         "max_logit_difference": 0.153,
         "bytes": 79_488,
@@ -163,6 +164,10 @@ def test_markdown_is_whole(workdir):
     assert text.count("is no smaller") == 1
     assert SLOW not in text
     assert SLOW in report.markdown(whole | {"rows": [row("prune", "int16x8", ops_int16=1)]})
+    assert "of no use" not in text
+    assert "prune_int8 is of no use" in report.markdown(
+        whole | {"rows": [row("prune", "int8", accuracy=0.1)]}
+    )
     assert "{{" not in text
     assert "{%" not in text
 

@@ -26,6 +26,11 @@ REFERENCE_KERNELS = (
     "latency here tells nothing of an accelerator's."
 )
 
+NOTHING_LEFT = (
+    "it names the classes no better than always the most frequent one would: ask less of the "
+    "stages before it, or train for longer."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
@@ -34,7 +39,8 @@ class Measurement:
     `accuracy`, `agreement` (share of the `examples` of the test split with the Keras model's top
     class) and `sparsity` are between 0 and 1. Latency is at batch 1 on one thread.
     `float_bytes` is what the model's weights alone take in float32: a compressed file that has
-    no fewer bytes isn't one. `layers` are those of an artifact that computes with integers.
+    no fewer bytes isn't one. `chance` is the accuracy of always naming the most frequent class.
+    `layers` are those of an artifact that computes with integers.
     """
 
     stage: str
@@ -42,6 +48,7 @@ class Measurement:
     examples: int
     accuracy: float
     keras_accuracy: float
+    chance: float
     agreement: float
     max_logit_difference: float
     bytes: int
@@ -117,34 +124,41 @@ def measure(
             "goes on without training again."
         )
     graph = flatbuffer.read(artifact.content)
-    kernels, stayed = graph.kernels(), graph.with_precision("float")
-    ops = {kind: len(graph.with_precision(kind)) for kind in ("int8", "int16", "hybrid")}
-    if ops["int16"]:
-        _LOG.warning("artifact %s: %s", artifact.name, REFERENCE_KERNELS)
+    kernels, operators = graph.kernels(), _operators(graph)
     examples, *_ = next(_batches(model, test))
     median, p90 = latency(artifact, {name: values[:1] for name, values in examples.items()})
-    return Measurement(
+    integers = operators["ops_int8"] + operators["ops_int16"] + operators["ops_hybrid"]
+    measured = Measurement(
         stage=artifact.stage,
         variant=artifact.variant,
         examples=len(same),
         accuracy=float(np.mean(classes == labels)),
         keras_accuracy=float(np.mean(expected_classes == labels)),
+        chance=float(np.bincount(labels).max() / len(labels)),
         agreement=float(same.mean()),
         max_logit_difference=float(np.abs(outputs - expected).max()),
         bytes=len(artifact.content),
         gzip_bytes=flatbuffer.gzip_size(artifact.content),
         sparsity=facts.sparsity(kernels),
         float_bytes=4 * facts.measure(model).params,
-        ops_int8=ops["int8"],
-        ops_int16=ops["int16"],
-        ops_hybrid=ops["hybrid"],
-        ops_float=len(stayed),
-        float_ops=tuple(operator.label for operator in stayed),
         latency_median_us=median,
         latency_p90_us=p90,
         kernels=kernels,
-        layers=debug(artifact, model, _probed(model, test)) if any(ops.values()) else (),
+        layers=debug(artifact, model, _probed(model, test)) if integers else (),
+        **operators,
     )
+    if measured.ops_int16:
+        _LOG.warning("artifact %s: %s", artifact.name, REFERENCE_KERNELS)
+    if measured.accuracy <= measured.chance:
+        _LOG.warning("artifact %s: %s", artifact.name, NOTHING_LEFT)
+    return measured
+
+
+def _operators(graph: flatbuffer.Graph) -> dict[str, Any]:
+    """Return the fields of a measurement that say in what the operators of `graph` compute."""
+    of = {kind: graph.with_precision(kind) for kind in ("int8", "int16", "hybrid", "float")}
+    counts = {f"ops_{kind}": len(operators) for kind, operators in of.items()}
+    return {**counts, "float_ops": tuple(operator.label for operator in of["float"])}
 
 
 def agrees(agreement: float, examples: int, least: float) -> bool:

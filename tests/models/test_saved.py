@@ -42,7 +42,7 @@ def test_comes_back_flat_and_in_logits_with_its_weights(end, name, tmp_path):
 
 
 def test_what_cannot_be_used_says_why(tmp_path):
-    with pytest.raises(ConfigError, match="a saved Keras model, received 'none.h5', which doesn't"):
+    with pytest.raises(ConfigError, match="a saved Keras model that exists, received 'none.h5'"):
         Saved(path="none.h5")(DATA)
     (tmp_path / "bad.keras").write_text("no model")
     with pytest.raises(ConfigError, match=r"a model that tf_keras can load, received .*bad.keras"):

@@ -1,5 +1,6 @@
 """A model of yours, from a file."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ class Saved:
 
     path: str = ""
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Yield `path` where nothing is there."""
+        if not self.path or not Path(self.path).expanduser().exists():
+            yield "path", "a saved Keras model that exists"
+
     def __call__(self, data: DataSpec) -> "keras.Model":
         """Return the model; raises ConfigError where it can't be read or doesn't fit `data`."""
         model: Any = self.load()
@@ -38,11 +44,8 @@ class Saved:
 
     def _loaded(self) -> Any:
         path = Path(self.path).expanduser()
-        if not self.path or not path.exists():
-            raise ConfigError(
-                f"Saved.path: expected a saved Keras model, received {self.path!r}, "
-                "which doesn't exist."
-            )
+        for field, expected in self.rules():
+            raise ConfigError(f"Saved.{field}: expected {expected}, received {self.path!r}.")
         try:
             if path.suffix in (".h5", ".hdf5"):
                 return load_model(path)
