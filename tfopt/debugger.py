@@ -114,9 +114,8 @@ def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, Output]
         if layers and details:
             last = max(layers, key=depth.__getitem__)
             kernel = operator.kernel
-            weights = weights_of.get(
-                flatbuffer.layer_name(kernel.name.split(";")[-1] if kernel else "")
-            )
+            owner = flatbuffer.kernel_layer(kernel.name, operator.outputs[0].name) if kernel else ""
+            weights = weights_of.get(owner)
             found[last] = Output(
                 values=run.tensor(details), details=details, kernel=kernel, weights=weights
             )
@@ -155,7 +154,9 @@ def _inputs(model: Any, examples: Any) -> dict[str, Any]:
 
 
 def _share(signal: np.ndarray, values: np.ndarray) -> float:
-    difference = values.ravel() - signal.ravel()
+    known = np.isfinite(signal).ravel()  # not so is the logarithm of what was rounded to 0
+    signal, values = signal.ravel()[known], values.ravel()[known]
+    difference = values - signal
     return float(np.linalg.norm(difference) / max(np.linalg.norm(signal), 1e-6))
 
 

@@ -26,6 +26,7 @@ _KERNELS = {
 }
 # Types without one of NumPy's own: their bytes are kept flat, and never taken for a kernel.
 _OPAQUE = {"STRING", "RESOURCE", "VARIANT", "BFLOAT16", "INT2", "UINT4"}
+_CONVERTERS = ("tfl.", "arith.")
 _DAMAGE = (struct.error, IndexError, ValueError, TypeError, KeyError, AttributeError)
 
 
@@ -140,7 +141,8 @@ class Graph:
             for tensor in operator.inputs[place : place + 1]:
                 stored = dequantized.get(id(tensor), tensor)
                 if stored is not None and stored.values is not None and stored.values.ndim > 1:
-                    found.setdefault(id(stored), _kernel(operator.kind, stored, axis))
+                    layer = kernel_layer(stored.name, operator.outputs[0].name)
+                    found.setdefault(id(stored), _kernel(layer, operator.kind, stored, axis))
         return tuple(found.values())
 
 
@@ -165,6 +167,17 @@ def layer_name(tensor: str) -> str:
     """Return the Keras layer in a tensor's name, as `conv1` of `net/conv1_range/FakeQuant;...`."""
     parts = tensor.split(";")[0].split("/")
     return (parts[1] if len(parts) > 2 else tensor).removesuffix("_range")
+
+
+def kernel_layer(kernel: str, output: str) -> str:
+    """Return the Keras layer that has the kernel of this name.
+
+    One that several operators use has a name of the converter's own: then the name of an
+    `output` that is computed with it tells. Fused layers come last to first: the kernel is the
+    last one's.
+    """
+    name = output if kernel.startswith(_CONVERTERS) else kernel
+    return layer_name(name.split(";")[-1])
 
 
 def _graph(model: Any, codes: list[str]) -> Graph:
@@ -212,7 +225,7 @@ def _values(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
     return raw.reshape(shape)
 
 
-def _kernel(operator: str, tensor: Tensor, axis: int) -> Kernel:
+def _kernel(layer: str, operator: str, tensor: Tensor, axis: int) -> Kernel:
     values: Any = tensor.values
     origin: Any = 0
     if any(tensor.zero_points):
@@ -222,8 +235,7 @@ def _kernel(operator: str, tensor: Tensor, axis: int) -> Kernel:
     channels = np.sort(np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1), axis=1)
     distinct = np.count_nonzero(channels[:, 1:] != channels[:, :-1], axis=1) + 1
     return Kernel(
-        # Fused layers come last to first: the kernel is the last one's.
-        name=layer_name(tensor.name.split(";")[-1]),
+        name=layer,
         operator=operator,
         shape=tensor.shape,
         dtype=tensor.dtype,

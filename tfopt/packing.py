@@ -11,7 +11,7 @@ import numpy as np
 
 from tfopt.compat import tflite_schema
 from tfopt.config import RunError
-from tfopt.flatbuffer import layer_name
+from tfopt.flatbuffer import kernel_layer
 
 _WIDENED = 127 / 7
 # By operator: the version since which its kernels may have 4 bits.
@@ -35,7 +35,9 @@ def packed(content: bytes, layers: set[str]) -> bytes:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
             version = _VERSIONS.get(names[code.builtinCode])
-            layer = version and layer_name(_last_name(graph.tensors[operator.inputs[_KERNEL]]))
+            layer = version and kernel_layer(
+                *(_name(graph.tensors[i]) for i in (operator.inputs[_KERNEL], operator.outputs[0]))
+            )
             if layer in layers:
                 code.version = max(code.version, version)
                 found.add(layer)
@@ -63,8 +65,8 @@ def _drop_unused(model: Any) -> None:
             buffer.data = None
 
 
-def _last_name(tensor: Any) -> str:
-    return tensor.name.decode().split(";")[-1]
+def _name(tensor: Any) -> str:
+    return tensor.name.decode()
 
 
 def _pack_kernel(model: Any, tensor: Any) -> None:
@@ -72,7 +74,7 @@ def _pack_kernel(model: Any, tensor: Any) -> None:
     codes = np.round(wide).astype(np.int8)
     if np.abs(wide - codes).max() > 0.5 / _WIDENED:
         raise RunError(
-            f"expected codes of 4 bits in the kernel {_last_name(tensor)!r}, found others up to "
+            f"expected codes of 4 bits in the kernel {_name(tensor)!r}, found others up to "
             f"{np.abs(wide - codes).max():.2f} of a step away; it wasn't trained in 4 bits."
         )
     halves = np.pad(codes, (0, codes.size % 2)).astype(np.uint8) & 0xF

@@ -62,20 +62,31 @@ class Range(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs: Any, training: bool | None = None, *, again: bool = False) -> Any:
-        """Return `inputs`, rounded; the range learns nothing of what was rounded `again`."""
-        return self._rounded(inputs, training, again)
+    def call(
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        *,
+        again: bool = False,
+        learns: bool = True,
+    ) -> Any:
+        """Return `inputs`, rounded.
+
+        The range learns nothing of what was rounded before and is so `again`, nor where it
+        doesn't learn now since a later call brings the same numbers.
+        """
+        return self._rounded(inputs, training, again, learns and not again)
 
     # AutoGraph would take its time with every one of hundreds of layers.
     @tf.autograph.experimental.do_not_convert
-    def _rounded(self, inputs: Any, training: bool | None, again: bool) -> Any:
+    def _rounded(self, inputs: Any, training: bool | None, again: bool, learns: bool) -> Any:
         if self.bits == 16 or (again and self.converting):
             return inputs
         if self.observed is not None:
-            self.observed += [] if again else [self.extremes(inputs)]
+            self.observed += [self.extremes(inputs)] if learns else []
             return inputs
         low, high = self.low.read_value(), self.high.read_value()
-        if training and self.rate and self.learns and not again:
+        if training and self.rate and self.learns and learns:
             lowest, highest = _over_replicas(*self.extremes(inputs))
             low, high = (
                 old + self.rate * (new - old) for old, new in ((low, lowest), (high, highest))
@@ -168,6 +179,23 @@ class Rounded(keras.layers.Wrapper):
         if isinstance(self.layer, (keras.layers.DepthwiseConv2D, keras.layers.DepthwiseConv1D)):
             channels *= kernel.shape[-2]
         return tf.reshape(_round(tf.reshape(kernel, (-1, channels)), self.bits), kernel.shape)
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
+class Zeros(keras.layers.Layer):
+    """Returns zeros, (1, units), whatever it is called with: what depends on them is constant."""
+
+    def __init__(self, units: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.units = units
+
+    def call(self, inputs: Any) -> Any:
+        """Return zeros of the type of `inputs`."""
+        return tf.zeros((1, self.units), inputs.dtype)
+
+    def get_config(self) -> dict:
+        """Return the options."""
+        return {**super().get_config(), "units": self.units}
 
 
 def left_float(model: "keras.Model") -> dict[str, str]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras, tf
+from tfopt.stages.quantize import loops
+from tfopt.stages.quantize.linear import affine, dense
 
 # Added to the scores that a mask takes out of a softmax.
 _MASKED = -1e9
@@ -27,47 +29,10 @@ def build(rewriter: Any, layer: Any) -> Callable:
     return _FORMS[type(layer).__name__][1](rewriter, layer)
 
 
-def affine(x: Any, scale: Any, offset: Any, name: str, *, trainable: bool) -> Any:
-    """Return `x * scale + offset` by channel, `x` of 2 to 4 dimensions.
-
-    A 1x1 depthwise convolution has exact codes for it and one operator, where a product and a
-    sum would round twice.
-    """
-    made = keras.layers.DepthwiseConv2D(1, name=name, trainable=trainable)
-    inner = tuple(x.shape[1:])
-    if len(inner) == 3:
-        outputs = made(x)
-    else:
-        outputs = tf.reshape(
-            made(tf.reshape(x, (-1, *inner[:-1], *[1] * (3 - len(inner)), inner[-1]))), (-1, *inner)
-        )
-    channels = np.broadcast_to(scale, inner[-1:]), np.broadcast_to(offset, inner[-1:])
-    made.set_weights([channels[0].reshape(1, 1, -1, 1), channels[1]])
-    return outputs
-
-
-def _dense(rewriter: Any, of: Any, name: str, kernel: Any, bias: Any, contracted: int) -> Callable:
-    """Return a call that contracts the last dimensions of its input with the first of `kernel`."""
-    kernel = np.asarray(kernel)
-    taken, given = kernel.shape[:contracted], kernel.shape[contracted:]
-    made = keras.layers.Dense(math.prod(given), use_bias=bias is not None, name=name)
-    call = rewriter.kernel(made, of)
-
-    def called(x: Any) -> Any:
-        outer = x.shape[1 : len(x.shape) - contracted]
-        x = call(x if contracted == 1 else tf.reshape(x, (-1, *outer, math.prod(taken))))
-        values = [kernel.reshape(math.prod(taken), -1)]
-        values += [] if bias is None else [np.broadcast_to(bias, given).ravel()]
-        call.layer.set_weights(values)
-        return x if len(given) == 1 else tf.reshape(x, (-1, *outer, *given))
-
-    return called
-
-
 def _einsum(rewriter: Any, layer: Any) -> Callable:
     taken = layer.equation.split(",")[1].split("->")
     contracted = sum(letter not in taken[1] for letter in taken[0])
-    call = _dense(rewriter, layer, layer.name, layer.kernel, layer.bias, contracted)
+    call = dense(rewriter, layer, layer.name, layer.kernel, layer.bias, contracted)
     return lambda x: rewriter.closed(layer, call(x))
 
 
@@ -82,8 +47,10 @@ def _is_dense(layer: Any, rank: int) -> bool:
 
 def _attention(rewriter: Any, layer: Any) -> Callable:
     projections = {
-        name: _dense(rewriter, layer, f"{layer.name}_{name}", *_scaled(dense, factor), contracted)
-        for name, dense, factor, contracted in (
+        name: dense(
+            rewriter, layer, f"{layer.name}_{name}", *_scaled(projection, factor), contracted
+        )
+        for name, projection, factor, contracted in (
             # The scores' scale, which Keras gives the query.
             ("query", layer._query_dense, 1 / math.sqrt(layer._key_dim), 1),
             ("key", layer._key_dense, 1.0, 1),
@@ -197,6 +164,18 @@ def _separable(rewriter: Any, layer: Any) -> Callable:
     return called
 
 
+def _averaged(rewriter: Any, layer: Any) -> Callable:
+    def called(tensors: list) -> Any:
+        total = tensors[0]
+        for tensor in tensors[1:]:
+            total = keras.layers.Add(name=rewriter.named(f"{layer.name}_sum"))([total, tensor])
+            total = rewriter.ranged(total, f"{layer.name}_sum")
+        mean = affine(total, 1 / len(tensors), 0.0, layer.name, trainable=False)
+        return rewriter.end(layer, mean)
+
+    return called
+
+
 def _is_plain_attention(layer: Any, rank: int) -> bool:
     alone = not isinstance(layer.get_output_at(0), (list, tuple))
     return alone and rank == 2 and tuple(layer._attention_axes) == (1,)
@@ -212,6 +191,8 @@ _FORMS: dict[str, tuple[Callable, Callable]] = {
         _constant_affine,
     ),
     "Rescaling": (lambda _, rank: rank <= 3, _constant_affine),
+    **dict.fromkeys(("Bidirectional", "GRU", "LSTM", "SimpleRNN"), (loops.is_plain, loops.build)),
+    "Average": (lambda _, rank: 1 <= rank <= 3, _averaged),
     "SeparableConv1D": (lambda layer, _: layer.data_format == "channels_last", _separable),
     "SeparableConv2D": (lambda layer, _: layer.data_format == "channels_last", _separable),
 }

@@ -7,7 +7,7 @@ from tfopt.compat import keras
 from tfopt.graph import consumers, copied, producers, rebuilt
 from tfopt.rounding import Remark, Rounded
 from tfopt.stages.fold import by_output, factors
-from tfopt.stages.quantize.composite import affine
+from tfopt.stages.quantize.linear import affine
 
 
 def finished(model: "keras.Model") -> "keras.Model":

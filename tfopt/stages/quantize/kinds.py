@@ -37,11 +37,10 @@ _LAYERS = {
     Kind.JOINT: "Concatenate Maximum Minimum",
     Kind.ACTIVATION: "Activation",
     Kind.MERGE: "Add Multiply Subtract",
-    Kind.COMPOSITE: "EinsumDense LayerNormalization MultiHeadAttention "
-    "Normalization Rescaling SeparableConv1D SeparableConv2D",
+    Kind.COMPOSITE: "Average Bidirectional EinsumDense GRU LSTM LayerNormalization "
+    "MultiHeadAttention Normalization Rescaling SeparableConv1D SeparableConv2D SimpleRNN",
     Kind.FLOAT: "Conv3D Conv3DTranspose ELU ThresholdedReLU",
-    Kind.POST: "Attention Average Bidirectional Conv1DTranspose Dot GRU GlobalAveragePooling3D "
-    "LSTM SimpleRNN UnitNormalization",
+    Kind.POST: "Attention Conv1DTranspose Dot GlobalAveragePooling3D UnitNormalization",
 }
 _OPERATORS = {
     Kind.RELU: "nn.relu nn.relu6",

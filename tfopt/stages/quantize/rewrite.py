@@ -78,7 +78,11 @@ class Rewriter:
             return [self.ranged(each, name, **options) for each in tensor]
         if not tensor.dtype.is_floating:
             return tensor
-        return Range(**self._range | options, name=self.named(f"{name}_range"))(tensor)
+        return self.range(name, **options)(tensor)
+
+    def range(self, name: str, **options: Any) -> Range:
+        """Return a layer that rounds what it is called with."""
+        return Range(**self._range | options, name=self.named(f"{name}_range"))
 
     def end(self, layer: Any, tensor: Any, **options: Any) -> Any:
         """Return the output of `layer`, rounded unless a later layer does that for it."""
