@@ -28,11 +28,14 @@ def error(layer, inputs, weights):
     [
         keras.layers.Dense(6),
         *(keras.layers.Conv2D(6, **{"kernel_size": 3, **c}) for c in CONVOLUTIONS),
+        keras.layers.Conv1D(6, 3, padding="same", strides=2),
+        keras.layers.Conv1D(6, 3, padding="causal", dilation_rate=2, groups=2),
     ],
 )
 def test_the_hessian_is_that_of_the_output_error_of_the_layer(layer):
     rng = np.random.default_rng(0)
-    batches = rng.normal(size=(2, 3, 9, 8, 4)).astype(np.float32)
+    shape = (9, 4) if isinstance(layer, keras.layers.Conv1D) else (9, 8, 4)
+    batches = rng.normal(size=(2, 3, *shape)).astype(np.float32)
     layer(batches[0])
     found = hessian(layer, map(tf.constant, batches))
     kernel = layer.kernel.numpy()

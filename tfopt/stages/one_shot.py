@@ -23,14 +23,14 @@ _VALUES = 2**25
 class OneShotPrune(Sparsify):
     """Prune each layer at once and correct its other weights by `batches` batches of data.
 
-    For each Conv2D and Dense in turn, the inputs that it gets in the model pruned so far say
-    how its weights make up for each other (see `sparse_gpt.reconstructed`, which `dampening`
-    goes to); all other kernels stay dense. BatchNormalization then measures its statistics
+    For each Conv1D, Conv2D and Dense in turn, the inputs that it gets in the model pruned so far
+    say how its weights make up for each other (see `sparse_gpt.reconstructed`, which
+    `dampening` goes to); all other kernels stay dense. BatchNormalization then measures its statistics
     anew. Data is streamed, once for each layer, and one layer's Hessian held. With `epochs`
     above 0 the result is trained with its zeros kept.
     """
 
-    prunes: ClassVar[tuple[str, ...]] = ("Conv2D", "Dense")
+    prunes: ClassVar[tuple[str, ...]] = ("Conv1D", "Conv2D", "Dense")
 
     name: str = "one_shot"
     epochs: int = bounded(0, least=0)

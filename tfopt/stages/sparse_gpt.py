@@ -15,9 +15,9 @@ _SPAN = 128
 def hessian(layer: "keras.layers.Layer", batches: Iterable) -> np.ndarray:
     """Return the second derivative of a layer's squared output error by its kernel's inputs.
 
-    `batches` are inputs of `layer`, a Conv2D or Dense. The result is the sum of `x xᵀ` over all
-    `x` that the kernel is multiplied with, of shape (groups, d, d), one for each group of a
-    grouped convolution, where d = positions * inputs.
+    `batches` are inputs of `layer`, a Conv1D, Conv2D or Dense. The result is the sum of `x xᵀ`
+    over all `x` that the kernel is multiplied with, of shape (groups, d, d), one for each group
+    of a grouped convolution, where d = positions * inputs.
     """
     total = np.zeros(())
     for batch in batches:
@@ -70,13 +70,17 @@ def _columns(layer: Any, inputs: Any) -> Any:
     """Return what the kernel is multiplied with, (groups, products, d)."""
     if isinstance(layer, keras.layers.Dense):
         return tf.reshape(inputs, [1, -1, inputs.shape[-1]])
-    groups, channels = layer.groups, inputs.shape[-1]
+    groups, channels, padding = layer.groups, inputs.shape[-1], layer.padding.upper()
+    if padding == "CAUSAL":
+        before = (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
+        inputs, padding = tf.pad(inputs, [[0, 0], [before, 0], [0, 0]]), "VALID"
+    height = (1,) * (3 - len(inputs.shape[1:]))  # of steps, seen as an image of one row
     patches = tf.image.extract_patches(
-        inputs,
-        [1, *layer.kernel_size, 1],
-        [1, *layer.strides, 1],
-        [1, *layer.dilation_rate, 1],
-        layer.padding.upper(),
+        tf.reshape(inputs, [-1, *height, *inputs.shape[1:]]),
+        [1, *height, *layer.kernel_size, 1],
+        [1, *height, *layer.strides, 1],
+        [1, *height, *layer.dilation_rate, 1],
+        padding,
     )
     size = patches.shape[-1] // groups
     patches = tf.reshape(patches, [-1, patches.shape[-1] // channels, groups, channels // groups])
