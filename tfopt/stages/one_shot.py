@@ -25,9 +25,9 @@ class OneShotPrune(Sparsify):
 
     For each Conv1D, Conv2D and Dense in turn, the inputs that it gets in the model pruned so far
     say how its weights make up for each other (see `sparse_gpt.reconstructed`, which
-    `dampening` goes to); all other kernels stay dense. BatchNormalization then measures its statistics
-    anew. Data is streamed, once for each layer, and one layer's Hessian held. With `epochs`
-    above 0 the result is trained with its zeros kept.
+    `dampening` goes to); all other kernels stay dense. BatchNormalization then measures its
+    statistics anew. Data is streamed, once for each layer, and one layer's Hessian held. With
+    `epochs` above 0 the result is trained with its zeros kept.
     """
 
     prunes: ClassVar[tuple[str, ...]] = ("Conv1D", "Conv2D", "Dense")
