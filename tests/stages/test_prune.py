@@ -5,7 +5,7 @@ import pytest
 
 from tfopt.compat import keras, tf
 from tfopt.data import Spec, from_arrays
-from tfopt.facts import measure
+from tfopt.facts import kernel_variables, measure
 from tfopt.stages import AtOnce, Block, Global, NofM, Polynomial, Prune, Sensitivity
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place, train
@@ -139,6 +139,15 @@ def test_attention_recurrent_and_separable_kernels_are_pruned_each_by_its_share(
     assert kernels.pop("separable/depthwise_kernel") == 0
     assert min(kernels.values()) > 0
     assert len({round(share, 2) for share in kernels.values()}) > 5
+
+
+def test_attention_and_recurrent_kernels_have_two_zeros_in_each_four_inputs():
+    stage = Prune(pattern=NofM(), exclude=("embedding", "separable", "logits"))
+    kernels = kernel_variables(stage.rehearsed(stage.prepare(words(), 10, None)))
+    projections = ("query", "key", "value", "attention_output")
+    for name in (*(f"attention/{part}/kernel" for part in projections), "lstm/kernel"):
+        zeros = kernels[name].numpy().reshape(2, 4, -1) == 0  # all have 8 inputs
+        assert np.all(zeros.sum(1) == 2), name
 
 
 def test_all_masks_of_a_layer_are_part_of_the_checkpoints(tmp_path):

@@ -24,7 +24,7 @@ class Masked(tfmot_pruning.PruneLowMagnitude):
         super().__init__(layer, pruning_schedule=schedule)
         self.supports_masking = layer.supports_masking
         self._pattern = pattern
-        self._shares = list(shares.values())
+        self._shares = shares
 
     def build(self, input_shape: Any) -> None:
         """Make the masks."""
@@ -38,7 +38,7 @@ class Masked(tfmot_pruning.PruneLowMagnitude):
         )
         self.pruning_obj.pattern = self._pattern
         self.pruning_obj.layer_type = type(self.layer).__name__
-        self.pruning_obj.relative = [share / max(self._shares) for share in self._shares]
+        self.pruning_obj.shares = self._shares
 
     # The arguments stand where attention has them: Keras looks for `training` by its place.
     def call(
@@ -75,9 +75,11 @@ class _Masking(tfmot_pruning.pruning_impl.Pruning):
     def _maybe_update_block_mask(self, weights: Any) -> tuple[Any, Any]:
         """Return a threshold, of which there is none, and the mask of the kernel `weights`."""
         kernels = [weight for weight, *_ in self._pruning_vars]
-        relative = next(r for w, r in zip(kernels, self.relative, strict=True) if w is weights)
+        pairs = zip(kernels, self.shares, strict=True)
+        name = next(name for kernel, name in pairs if kernel is weights)
+        relative = self.shares[name] / max(self.shares.values())
         sparsity = relative * self._pruning_schedule(self._step_fn())[1]
         zeros = tf.cast(tf.round(sparsity * weights.shape.num_elements()), tf.int32)
-        costs = tf.square(folded(weights, self.layer_type))
+        costs = tf.square(folded(weights, self.layer_type, name))
         gone = unfolded(losing(self.pattern, costs, zeros), weights.shape, self.layer_type)
         return tf.zeros([], weights.dtype), tf.cast(~gone, weights.dtype)

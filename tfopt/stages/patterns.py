@@ -1,9 +1,11 @@
 """Which weights may go together: the pattern of zeros that hardware can use.
 
 A kernel is seen as (positions, inputs, outputs): the places of a convolution's window (1 for
-Dense), the channels that are summed over, and the channels that come out.
+Dense), the channels that are summed over, and the channels that come out. Attention has heads
+among its outputs, or in its last projection among its inputs.
 """
 
+import math
 from typing import Any, ClassVar
 
 from tfopt.compat import tf
@@ -85,9 +87,12 @@ class NofM:
         return tf.reshape(rank < self.zeros, [positions, -1, outputs])[:, :inputs]
 
 
-def folded(kernel: Any, layer_type: str) -> Any:
-    """Return `kernel` of a layer as (positions, inputs, outputs)."""
+def folded(kernel: Any, layer_type: str, name: str = "kernel") -> Any:
+    """Return the `kernel` that a layer of this type has by this name as (positions, in, out)."""
     kernel = tf.convert_to_tensor(kernel)
+    if layer_type == "MultiHeadAttention":
+        summed = kernel.shape[: 2 if "output" in name else 1]
+        return tf.reshape(kernel, [1, math.prod(summed), -1])
     if _is_transposed(layer_type):
         kernel = tf.linalg.matrix_transpose(kernel)
     return tf.reshape(kernel, [-1, *kernel.shape[-2:]])
@@ -124,9 +129,10 @@ def losing(pattern: Any, costs: Any, zeros: Any) -> Any:
     return tf.gather(goes, numbers) & pattern.may_go(costs)
 
 
-def most(pattern: Any, shape: tuple[int, ...], layer_type: str) -> int:
+def most(pattern: Any, shape: tuple[int, ...], layer_type: str, name: str = "kernel") -> int:
     """Return how many zeros `pattern` can give to a kernel of `shape`."""
-    return int(tf.math.count_nonzero(pattern.may_go(folded(tf.ones(shape), layer_type))))
+    costs = folded(tf.ones(shape), layer_type, name)
+    return int(tf.math.count_nonzero(pattern.may_go(costs)))
 
 
 def _numbers(tile: tuple[int, int], shape: Any) -> tuple[Any, int]:

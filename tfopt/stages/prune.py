@@ -90,7 +90,7 @@ class Prune(Sparsify):
 
     The masks are tfmot's; they follow `growth` in every pattern, may move until its end, and
     are part of the checkpoints. Convolutions, Dense, Embedding, attention and recurrent layers
-    are pruned, but attention by blocks or N:M; depthwise kernels stay dense.
+    are pruned, but EinsumDense by blocks or N:M; depthwise kernels stay dense.
     """
 
     prunes: ClassVar[tuple[str, ...]] = _PRUNED

@@ -16,8 +16,8 @@ from tfopt.stages.patterns import Unstructured, folded, losing, most
 _LOG = logging.getLogger(__name__)
 _POINT = 0.01
 _USUAL = 0.8
-# Their kernels have heads where those of others have inputs and outputs.
-_NO_TILES = {"EinsumDense", "MultiHeadAttention"}
+# Only its equation tells the inputs of its kernel from the outputs.
+_NO_TILES = {"EinsumDense"}
 
 
 @spec
@@ -118,7 +118,7 @@ class Sparsify(Stage):
         return [kernel for kernel in self._named(facts) if kernel.layer_type not in refused]
 
     def _most(self, kernel: Kernel) -> int:
-        return most(self.pattern, kernel.shape, kernel.layer_type)
+        return most(self.pattern, kernel.shape, kernel.layer_type, kernel.name)
 
     def _reached(self, model: "keras.Model", zeros: dict[Kernel, int]) -> int:
         """Return how many zeros there will be, with those that lie outside of the pattern."""
@@ -126,7 +126,7 @@ class Sparsify(Stage):
         for kernel, count in zeros.items():
             # All of them zero is what an initializer made.
             if is_sparse(kernel.zeros, kernel.size) and kernel.zeros < kernel.size:
-                weights = folded(values[kernel.key], kernel.layer_type)
+                weights = folded(values[kernel.key], kernel.layer_type, kernel.name)
                 gone = losing(self.pattern, tf.square(weights), count)
                 count = int(tf.math.count_nonzero(gone | (weights == 0)))
             reached += count
