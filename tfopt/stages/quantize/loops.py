@@ -28,8 +28,8 @@ def _is_plain(way: Any) -> bool:
     functions = [getattr(way, field, None) for field in ("activation", "recurrent_activation")]
     gate = None if isinstance(way, keras.layers.SimpleRNN) else keras.activations.sigmoid
     expected = [keras.activations.tanh, gate]
-    special = way.stateful or way.recurrent_dropout or not getattr(way, "reset_after", True)
-    return functions == expected and not special
+    special = way.stateful or way.time_major or way.recurrent_dropout
+    return functions == expected and getattr(way, "reset_after", True) and not special
 
 
 def _ways(layer: Any) -> dict[str, Any]:
@@ -88,6 +88,7 @@ class _Loop:
         inputs = self.ranged(self._project(x), "inputs")
         outputs: list = []
         state = None
+        self.single = x.shape[1] == 1
         order = range(x.shape[1])
         for number in reversed(order) if self._way.go_backwards else order:
             if outputs and not rounding:
@@ -136,7 +137,9 @@ def _gru(loop: _Loop, x: Any, h: Any, _: Any) -> tuple:
     back = loop.repeat(Zeros(units)(x)) if first else loop.ranged(loop.repeat(h), "recurrent")
     total = loop.ranged(x[:, : 2 * units] + back[:, : 2 * units], "gates")
     gates = loop.activated(total, "sigmoid")
-    reset = loop.ranged(gates[:, units:] * back[:, 2 * units :], "reset", ahead=first)
+    reset = loop.ranged(
+        gates[:, units:] * back[:, 2 * units :], "reset", ahead=first and not loop.single
+    )
     candidate = loop.ranged(x[:, 2 * units :] + reset, "candidate")
     new = loop.activated(candidate, "tanh")
     # The same as gate * h + (1 - gate) * new, in three operators.
