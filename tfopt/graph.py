@@ -74,6 +74,20 @@ def producers(model: "keras.Model") -> dict[str, list]:
     return {layer.name: found[layer.name] for layer in model.layers}
 
 
+def index_inputs(model: "keras.Model") -> set[str]:
+    """Return the names of the inputs of `model` whose numbers are rows of an Embedding's table.
+
+    Rounded to a scale they would be others.
+    """
+    taken = consumers(model)
+    embedding = keras.layers.Embedding
+    return {
+        name
+        for name in model.input_names
+        if any(isinstance(layer, embedding) for layer in taken[name])
+    }
+
+
 def interpreted(model: Any, inputs: list, call: Callable) -> Any:
     """Return the outputs of `model` with `call(node, args, kwargs)` for each call of a layer.
 

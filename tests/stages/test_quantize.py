@@ -255,6 +255,19 @@ def test_a_transformer_of_tokens_is_int8_throughout():
     assert np.abs(run(examples) - expected).mean() < 0.1 * np.abs(expected).mean()
 
 
+@pytest.mark.parametrize("trained_so", [True, False])
+def test_rows_of_a_table_are_not_rounded_to_other_rows(trained_so):
+    table = L.Embedding(3000, 8, name="table")
+    model = model_of(lambda x: L.GlobalAveragePooling1D()(table(x)), (6,))
+    examples = RNG.integers(0, 3000, (32, 6)).astype(np.float32)
+    finished = reloaded(quantized(model, examples, steps=3)) if trained_so else model
+    assert left_float(finished) == {}
+    content = Int8().convert(finished, examples)
+    assert steps_off(finished, examples, content).max() <= 4
+    computing = {op.kind for op in flatbuffer.read(content).with_precision("float")}
+    assert computing <= {"CAST", "QUANTIZE"}
+
+
 def small(x):
     x = L.Conv2D(40, 3, use_bias=False, name="conv")(x)
     x = L.ReLU(name="relu")(norm(x))

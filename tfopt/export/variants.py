@@ -17,6 +17,7 @@ from tfopt.export.converter import (
 )
 from tfopt.export.inputs import Examples, by_name, first
 from tfopt.facts import activation_bits, is_quantized
+from tfopt.graph import index_inputs
 from tfopt.packing import packed
 
 
@@ -92,7 +93,7 @@ class DynamicRange(Variant):
 
 @spec
 class Int8(Variant):
-    """Weights, activations, input and output in int8.
+    """Weights, activations, input and output in int8; rows of an Embedding come in as floats.
 
     `examples` training examples calibrate the ranges of a float model, as `calibration` says;
     a quantization-aware model brings its own, and the converter leaves those as they are. What
@@ -130,7 +131,8 @@ class Int8(Variant):
     def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
         """Quantize all, with ranges from the first `self.examples` of `examples`."""
         calibrate(made, model, chosen(self.name, examples, self.examples))
-        made.inference_input_type = made.inference_output_type = tf.int8
+        made.inference_input_type = _input_type(model, tf.int8)
+        made.inference_output_type = tf.int8
         if is_quantized(model):
             # Its own ranges are all there are: with examples the converter would calibrate, and
             # quantize, what was left float.
@@ -151,7 +153,7 @@ class Int8(Variant):
         int8: Any = tf.int8
         quantized: Any = tflite_convert.mlir_quantize(
             with_ranges(content, found),
-            input_data_type=int8,
+            input_data_type=_input_type(model, int8),
             output_data_type=int8,
             denylisted_nodes=excluded(content, self.exclude, model),
         )
@@ -178,7 +180,8 @@ class Int16x8(Variant):
     def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
         """Quantize what has a kernel of this kind, with ranges from `examples`."""
         calibrate(made, model, chosen(self.name, examples, self.examples))
-        made.inference_input_type = made.inference_output_type = tf.int16
+        made.inference_input_type = _input_type(model, tf.int16)
+        made.inference_output_type = tf.int16
         sets = tf.lite.OpsSet
         made.target_spec.supported_ops = [
             sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
@@ -191,6 +194,11 @@ class Int16x8(Variant):
         from tfopt.rounding import unranged
 
         return Variant.convert(self, unranged(model) if is_quantized(model) else model, examples)
+
+
+def _input_type(model: "keras.Model", integer: Any) -> Any:
+    """Return the type of the file's inputs: `integer`, or float where they are a table's rows."""
+    return tf.float32 if index_inputs(model) else integer
 
 
 def sensible(bits: int = 0) -> list:

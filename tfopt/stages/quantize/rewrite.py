@@ -6,7 +6,7 @@ from typing import Any
 
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError
-from tfopt.graph import copied, rebuilt
+from tfopt.graph import copied, index_inputs, rebuilt
 from tfopt.rounding import Range, Remark, Rounded
 from tfopt.stages.quantize import composite
 from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
@@ -34,8 +34,11 @@ def _with_ranged_inputs(model: Any, bits: int, rate: float) -> "keras.Model":
         keras.Input(tensor.shape[1:], batch_size=tensor.shape[0], dtype=tensor.dtype, name=name)
         for tensor, name in zip(model.inputs, model.input_names, strict=True)
     ]
+    indices = index_inputs(rebuilt(model))
     ranged = [
-        Range(bits=bits, rate=rate, name=f"{name}_range")(x) if x.dtype.is_floating else x
+        Range(bits=bits, rate=rate, name=f"{name}_range")(x)
+        if x.dtype.is_floating and name not in indices
+        else x
         for x, name in zip(inputs, model.input_names, strict=True)
     ]
     nested = model._nested_inputs
