@@ -152,6 +152,11 @@ def read(content: bytes) -> Graph:
         raise ValueError("it is not a TFLite file (it has no TFL3 mark).")
     try:
         model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
+        for buffer in model.buffers:
+            # Of a large model: behind the FlatBuffer, which can't address more than 2 GB.
+            if getattr(buffer, "offset", 0) > 1:
+                stored = content[buffer.offset : buffer.offset + buffer.size]
+                buffer.data = np.frombuffer(stored, np.uint8)
         codes = [_operator_name(code) for code in model.operatorCodes]
         return _graph(model, codes)
     except _DAMAGE as error:

@@ -144,8 +144,9 @@ def _begun_with(budget: int, begun: Any) -> dict[str, Recipe]:
     def pruned(sparsity: float | None, **options: Any) -> Prune:
         return Prune(epochs=rest - last, sparsity=sparsity, learning_rate=0.03, **_SGD, **options)
 
-    def made(*stages: Any, epochs: int = last, **options: Any) -> Recipe:
-        return Recipe(bases=("begun",), stages=[*stages, rounded(epochs, **options)])
+    def made(*stages: Any, epochs: int = last, variant: Any = _INT8, **options: Any) -> Recipe:
+        stages = (*stages, rounded(epochs, **options))
+        return Recipe(bases=("begun",), stages=list(stages), variant=variant)
 
     def shared(epochs: int, **options: Any) -> Cluster:
         return Cluster(epochs=epochs, learning_rate=1e-3, schedule=Cosine(), **options)
@@ -154,7 +155,7 @@ def _begun_with(budget: int, begun: Any) -> dict[str, Recipe]:
     return {
         "QAT": made(epochs=rest),
         "QAT 4 bit": made(epochs=rest, weights=4),
-        "QAT int16 x 8": made(epochs=rest, activations=16),
+        "QAT int16 x 8": made(epochs=rest, activations=16, variant=Int16x8()),
         "pruned 50%, QAT": made(pruned(0.5)),
         "pruned 80%, QAT": made(pruned(0.8)),
         "pruned 80% ERK, QAT": made(pruned(0.8, allocation=ERK())),
@@ -201,6 +202,7 @@ def _from_scratch(budget: int) -> dict[str, Recipe]:
     }
 
 
+_INT8 = Int8()
 _SGD = {"schedule": Cosine(), "optimizer": SGD(weight_decay=1e-4)}
 
 
