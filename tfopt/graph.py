@@ -81,11 +81,8 @@ def index_inputs(model: "keras.Model") -> set[str]:
     """
     taken = consumers(model)
     embedding = keras.layers.Embedding
-    return {
-        name
-        for name in model.input_names
-        if any(isinstance(layer, embedding) for layer in taken[name])
-    }
+    names: Any = model.input_names
+    return {name for name in names if any(isinstance(layer, embedding) for layer in taken[name])}
 
 
 def interpreted(model: Any, inputs: list, call: Callable) -> Any:
