@@ -133,7 +133,7 @@ def test_an_ensemble_of_an_ensemble():
     ("models", "message"),
     [
         (lambda: (), "expected at least one model"),
-        (lambda: ("gone.h5",), "expected a saved Keras model, received 'gone.h5'"),
+        (lambda: ("gone.h5",), "expected a saved Keras model that exists, received 'gone.h5'"),
         (lambda: (3,), "expected the path of a saved model .* received 3"),
         (
             lambda: (image_model(1), image_model(2, classes=4)),
