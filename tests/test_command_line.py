@@ -80,6 +80,16 @@ FILES = [
         "teacher.model: expected an object with load(), such as models.Saved(path=FILE), ",
     ),
     ("Prune(", "Prune(sparcity=0.9, ", "Prune has no field 'sparcity'; did you mean 'sparsity'?"),
+    (
+        "Prune(",
+        "Prune(sparsity=80, ",
+        "sparsity: expected a number above 0 and below 1, received 80; write 0.8.",
+    ),
+    (
+        "Prune(",
+        "Prune(exclude='stem', ",
+        "exclude: expected tuple[Any, ...], received 'stem'; write ('stem',).",
+    ),
     ("Stage()", "Stage(epochs='3')", "config.stages[0].epochs: expected a whole number, received"),
     (
         "Prune(",

@@ -223,15 +223,20 @@ def _check_tree(node: Any, at: str) -> None:
                     f"{path}: expected an object, received the class {child.__name__}; "
                     f"write {child.__name__}()."
                 )
-        if not _fits(value, hints[field.name]):
-            raise ConfigError(f"{where}: expected {words(hints[field.name])}, received {value!r}.")
+        hint = hints[field.name]
+        if not _fits(value, hint):
+            # A word where words were expected, or a lone object: forgotten are only the brackets.
+            alone = f"; write ({value!r},)" if _fits((value,), hint) else ""
+            raise ConfigError(f"{where}: expected {words(hint)}, received {value!r}{alone}.")
         method = field.metadata.get("method")
         if method and not callable(getattr(value, method, None)):
             raise ConfigError(f"{where}: expected an object with {method}(), received {value!r}.")
         stated = field.metadata.get("bounds", [])
         if value is not None and not all(test(value) for _, test in stated):
             limits = " and ".join(limit for limit, _ in stated)
-            raise ConfigError(f"{where}: expected a number {limits}, received {value!r}.")
+            share = value / 100
+            percent = f"; write {share:g}" if value > 1 and all(t(share) for _, t in stated) else ""
+            raise ConfigError(f"{where}: expected a number {limits}, received {value!r}{percent}.")
         for child, path in children:
             _check_tree(child, path)
     rules: Callable[[], Iterator[tuple[str, str]]] | None = getattr(node, "rules", None)

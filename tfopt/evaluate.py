@@ -120,8 +120,9 @@ def measure(
         raise ArtifactError(
             f"artifact {artifact.name!r}: expected agreement with the Keras model of at least "
             f"{min_agreement:.1%}, measured {same.mean():.1%} of {len(same):,}; "
-            f"{_parting(artifact, model, test)}, or lower config.min_agreement: the same command "
-            "goes on without training again."
+            f"{_parting(artifact, model, test)}, or accept it with "
+            f"config.min_agreement={np.floor(100 * same.mean()) / 100:g}: the same command goes on "
+            "without training again."
         )
     graph = flatbuffer.read(artifact.content)
     kernels, operators = graph.kernels(), _operators(graph)

@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         if arguments and not arguments[0].startswith("-"):
-            return _tool(arguments[0])(arguments[1:])
+            code = _tool(arguments[0])(arguments[1:])
+            sys.stdout.flush()
+            return code
         if {"--help", "-help", "-h"} & set(arguments):
             print(HELP.format(configs=", ".join(sorted(shipped_configs())), tools=_tool_lines()))
             return 0
@@ -43,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ConfigError, RunError) as error:
         print(f"tfopt: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:
+        # Whoever read has enough, as `head` has; at its exit Python would flush once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("tfopt: stopped; the same command again goes on from here.", file=sys.stderr)
         return 130

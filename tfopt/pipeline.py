@@ -58,7 +58,7 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
             if not this.is_finished(stage):
                 this.train(index, stage)
             # Here and not in train: a kill between its last two lines would leave them for ever.
-            shutil.rmtree(workdir / stage.name / "epochs", ignore_errors=True)
+            shutil.rmtree(Place(workdir=workdir).checkpoints(stage), ignore_errors=True)
             try:
                 rows += this.prove(stage)
             except ArtifactError as error:

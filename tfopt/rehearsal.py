@@ -8,6 +8,7 @@ from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, Experiment, RunError
 from tfopt.export.converter import converted, converter
 from tfopt.facts import Facts, activation_bits, measure
+from tfopt.graph import index_inputs
 from tfopt.models.saved import is_softmax
 from tfopt.stages import Stage, distill
 from tfopt.stages.hold import check_held
@@ -81,6 +82,12 @@ def _check_ends(model: Any, spec: Any) -> None:
         raise ConfigError(
             f"config.model: expected logits of shape (None, {spec.classes}), received "
             f"{model.output_shape}."
+        )
+    if spec.normalisation.changes and index_inputs(model):
+        raise ConfigError(
+            "config.data: expected numbers as they are, since the model looks them up in an "
+            "Embedding, received normalised ones; give the data mean=(0,) and std=(1,), or "
+            "from_arrays normalisation=Normalisation()."
         )
     last = model.outputs[0]._keras_history.layer
     if is_softmax(last):

@@ -64,6 +64,19 @@ def test_values_that_are_not_finite(load, arrays, value):
     )
 
 
+def test_whole_numbers_are_taken_as_far_as_float32_has_them(load, arrays):
+    train, test = (arrays(n)[0].astype(np.int64) for n in (60, 25))
+    given = {"train": (train, arrays(60)[1]), "test": (test, arrays(25)[1])}
+    assert load(**given).spec.train_size == 54
+    test[3, 0, 0, 0] = 2**24 + 1
+    refused(
+        load,
+        "data: expected whole numbers up to 16,777,216 in size in the test split, received "
+        "16777217 in example 3; remove or repair it.",
+        **given,
+    )
+
+
 def test_empty_splits(load, arrays):
     none = arrays(0)
     for split in ("train", "test", "validation"):
@@ -107,8 +120,9 @@ def test_types_that_are_not_taken(load, arrays):
     images, labels = arrays(60)
     refused(
         load,
-        "data: expected uint8 or float values in the train split, received int64; convert them.",
-        train=(images.astype(np.int64), labels),
+        "data: expected whole numbers or float values in the train split, received bool; "
+        "convert them to float32.",
+        train=(images > 0, labels),
     )
     refused(
         load,

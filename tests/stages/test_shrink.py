@@ -87,8 +87,8 @@ def test_what_is_impossible_is_refused_before_training(stage, message):
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        (Shrink(), "params: expected one of params and macs to be 0 and one not"),
-        (Shrink(params=0.5, macs=9), r"one of .* \(macs is 9\), received 0.5"),
+        (Shrink(), "params: expected either this or macs, and the other 0"),
+        (Shrink(params=0.5, macs=9), r"either this or macs.* \(macs is 9\), received 0.5"),
         (Shrink(macs=1), "macs: expected a share below 1 or a number above 1, received 1"),
         (Shrink(params=-0.5), "params: expected a number of at least 0, received -0.5"),
         (Shrink(params=0.5, epochs=0, average=EMA()), "average: expected None for a stage of 0"),

@@ -1,5 +1,7 @@
 import gzip
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -68,3 +70,11 @@ def test_other_files_are_refused(tmp_path, capsys):
     assert "No such file" in capsys.readouterr().err
     assert inspect.main([str(tmp_path)]) == 2
     assert "directory" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error(file):
+    command = [sys.executable, "-m", "tfopt", "inspect", str(file), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

@@ -20,7 +20,7 @@ from tfopt.data.splits import Splits
 class Arrays(Source):
     """The arrays x_train, y_train, x_test, y_test of the .npz file at `path`.
 
-    x is (n, ...) uint8 or float, y (n,) whole numbers. x_validation and y_validation replace
+    x is (n, ...) whole numbers or float, y (n,) whole numbers. x_validation, y_validation replace
     the share `validation` where they are there. `class_names` are the numbers where none are
     given. Examples of more than `memory_limit_mb` in all are unpacked to `cache_dir` and read
     from there batch by batch.

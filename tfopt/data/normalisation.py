@@ -12,11 +12,17 @@ from tfopt.data.rows import chunks
 class Normalisation:
     """What a model's input is: `(value - mean) / std` per channel of the source's values.
 
-    The channel is the last axis; a single number holds for all channels.
+    The channel is the last axis; a single number holds for all channels. `Normalisation()`
+    leaves the values as they are, as rows of an Embedding's table must be.
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it makes other values of them."""
+        return any(self.mean) or any(std != 1 for std in self.std)
 
     def __call__(self, examples: "tf.Tensor") -> "tf.Tensor":
         """Return a batch of the source's values as the model receives them, in float32."""

@@ -32,8 +32,8 @@ def from_arrays(
 ) -> Splits:
     """Return the splits of a data set that is given as pairs (examples, labels).
 
-    Examples are (n, ...) uint8 or float, all alike; an np.memmap stays on disk and is read
-    batch by batch. Labels are (n,) or (n, 1) whole numbers that index `class_names`.
+    Examples are (n, ...) whole numbers or float, all alike; an np.memmap stays on disk and is
+    read batch by batch. Labels are (n,) or (n, 1) whole numbers that index `class_names`.
     `validation` is a pair of its own or the share of the training data that `seed` sets apart
     for it. `augment(examples, seed)` changes a training batch before it is normalised;
     without a `normalisation`, the training data's own mean and deviation are used. Raises

@@ -11,19 +11,20 @@ from tfopt.config import ConfigError, nearest
 from tfopt.data.rows import chunks
 
 _LOG = logging.getLogger(__name__)
+_EXACT = 2**24
 
 
 def checked(
     split: str, examples: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return examples (uint8 or float) and labels (n,) int32, or raise ConfigError."""
+    """Return examples (whole numbers or float) and labels (n,) int32, or raise ConfigError."""
     if not isinstance(examples, np.memmap):
         examples = np.asarray(examples)
     labels = np.asarray(labels)
     _check_sizes(split, examples, labels)
     labels = _checked_labels(split, labels.reshape(-1), class_names)
     if examples.dtype != np.uint8:
-        _check_floats(split, examples)
+        _check_values(split, examples)
     return examples, labels
 
 
@@ -69,18 +70,22 @@ def _checked_labels(split: str, labels: np.ndarray, class_names: tuple[str, ...]
     return labels.astype(np.int32)
 
 
-def _check_floats(split: str, examples: np.ndarray) -> None:
-    if examples.dtype.kind != "f":
+def _check_values(split: str, examples: np.ndarray) -> None:
+    if examples.dtype.kind not in "fiu":
         raise ConfigError(
-            f"config.data: expected uint8 or float values in the {split} split, received "
-            f"{examples.dtype}; convert them."
+            f"config.data: expected whole numbers or float values in the {split} split, received "
+            f"{examples.dtype}; convert them to float32."
         )
+    floats = examples.dtype.kind == "f"
+    wanted = "finite values" if floats else f"whole numbers up to {_EXACT:,} in size"
     for start, chunk in chunks(examples):
-        wrong = np.argwhere(~np.isfinite(chunk))
+        # A model's input is float32, which has no greater whole numbers one by one.
+        fits = np.isfinite(chunk) if floats else (chunk <= _EXACT) & (chunk >= -_EXACT)
+        wrong = np.argwhere(~fits)
         if len(wrong):
             value = chunk[tuple(wrong[0])]
             raise ConfigError(
-                f"config.data: expected finite values in the {split} split, received {value} in "
+                f"config.data: expected {wanted} in the {split} split, received {value} in "
                 f"example {start + wrong[0][0]}; remove or repair it."
             )
 

@@ -47,7 +47,7 @@ class Shrink(Stage):
         yield from Stage.rules(self)
         yield from exclude_rules(self)
         if bool(self.params) == bool(self.macs):
-            yield "params", f"one of params and macs to be 0 and one not (macs is {self.macs:g})"
+            yield "params", f"either this or macs, and the other 0 (macs is {self.macs:g})"
         elif self._asked == 1:
             yield self._what, "a share below 1 or a number above 1"
 

@@ -58,10 +58,12 @@ class Sparsify(Stage):
         if self._asked and abs(given - self._asked) > self._tolerance(facts):
             raise ConfigError(
                 f"stage {self.name!r}: expected a sparsity that its {len(kernels)} kernels can "
-                f"give in this pattern, received {self._asked:g}; {given:.3f} is what they give "
+                f"give in this pattern, received {self._asked:g}; {given:.3f} is "
+                f"{'what they give' if self.pattern.fixed else 'the nearest that they can'} "
                 f"({sum(k.size for k in dense):,} of {total:,} weights stay dense, "
-                f"{sum(k.zeros for k in kernels):,} of theirs were zero before): ask for "
-                f"that{', leave sparsity out' * self.pattern.fixed}, or change exclude or pattern."
+                f"{sum(k.zeros for k in kernels):,} of the others were zero before): "
+                f"{'leave sparsity out' if self.pattern.fixed else 'ask for less'}, "
+                "or change exclude or pattern."
             )
         return zeros
 

@@ -3,6 +3,7 @@
 Loads TensorFlow when imported. `rewriter` is the `rewrite.Rewriter` of the model.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,9 @@ from tfopt.compat import keras, tf
 from tfopt.rounding import Zeros
 from tfopt.stages.quantize.kinds import FIXED
 from tfopt.stages.quantize.linear import dense
+
+_LOG = logging.getLogger(__name__)
+_MANY_STEPS = 64
 
 
 def is_plain(layer: Any, rank: int) -> bool:
@@ -90,6 +94,13 @@ class _Loop:
         state = None
         self.single = x.shape[1] == 1
         order = range(x.shape[1])
+        if len(order) > _MANY_STEPS:
+            _LOG.warning(
+                "layer %s: its %d time steps are written out one after another, which makes a "
+                "large file and takes minutes; shorten the sequences.",
+                self._name,
+                len(order),
+            )
         for number in reversed(order) if self._way.go_backwards else order:
             if outputs and not rounding:
                 outputs[-1] = self.ranged(outputs[-1], "output", **self.ends_in)
