@@ -3,11 +3,12 @@ import re
 import numpy as np
 import pytest
 
-from tfopt import flatbuffer
+from tfopt import debugger, flatbuffer
+from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
 from tfopt.debugger import debug
 from tfopt.export import Artifact, DynamicRange, EdgeQuantized, Int8, MinMax
-from tfopt.stages import Equalize
+from tfopt.stages import Equalize, Float, Quantize
 
 EXAMPLES = np.random.default_rng(0).standard_normal((64, 8, 8, 3)).astype(np.float32)
 SAMPLES = tf.data.Dataset.from_tensors((EXAMPLES, np.zeros(64, np.int32)))
@@ -79,9 +80,36 @@ def test_the_advice_fits_the_cause(made, variant, examples, layer, advice):
     found = {noise.layer: noise for noise in noises(made, variant, np.float32(examples))}
     assert found[layer].own_db < 20
     assert re.search(advice, found[layer].advice), found[layer].advice
-    assert f"exclude=('{layer}',)" in found[layer].advice
-    # 3 bytes more for each weight of the kernel of 3x3x8x8; the input has none.
-    assert ("(1,728 bytes more)" in found[layer].advice) == (layer == "second_relu")
+    # 3 bytes more for each weight of the kernel of 3x3x8x8; an input can't stay float.
+    keeps = "keep it float with exclude=('second',) (1,728 bytes more)"
+    assert (keeps in found[layer].advice) == (layer == "second_relu")
+    assert ("float" in found[layer].advice) == (layer == "second_relu")
+
+
+def test_what_a_trained_model_is_told_to_keep_float_is_a_layer_that_can_be(monkeypatch):
+    monkeypatch.setattr(debugger, "_ENOUGH", np.inf)
+    layers = keras.layers
+    inputs = keras.Input((6, 8), name="input")
+    attended = layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
+    x = layers.LayerNormalization(name="norm")(layers.Add(name="add")([inputs, attended]))
+    x = layers.Conv1D(8, 3, use_bias=False, name="conv")(x)
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="bn")(x))
+    x = layers.GRU(4, name="gru")(x)
+    plain = keras.Model(inputs, layers.Dense(4, name="logits")(x), name="net")
+    examples = np.random.default_rng(0).normal(size=(16, 6, 8)).astype(np.float32)
+    samples = tf.data.Dataset.from_tensors((examples, 0))
+    stage = Quantize()
+    trained = reloaded(stage.finish(stage.prepare(plain, 0, samples)))
+    content = Int8().convert(trained, examples)
+    artifact = Artifact(stage="quantize", variant="int8", content=content)
+    advice = " ".join(noise.advice for noise in debug(artifact, trained, examples))
+    told = dict.fromkeys(re.findall(r"Float\(layers=\('(.*?)',\)", advice))
+    assert (
+        {"attention", "norm", "conv", "gru", "logits"}
+        <= set(told)
+        <= {layer.name for layer in plain.layers} - {"input"}
+    )
+    Quantize(layers=(Float(layers=tuple(told)),)).prepare(plain, 0, samples)
 
 
 def test_channels_lost_beside_a_great_one_are_found_where_they_were_lost():

@@ -28,6 +28,7 @@ def row(stage, variant, **changes):
         "accuracy": 0.9778,
         "keras_accuracy": 0.9722,
         "chance": 0.1,
+        "is_chance": False,
         "agreement": 0.9944,
         "max_logit_difference": 0.153,
         "bytes": 79_488,
@@ -82,6 +83,7 @@ DATA = {
     "class_names": ["zero", "one"],
     "train_size": 90,
     "normalisation": {"mean": [4.5], "std": [6.25]},
+    "limits": None,
 }
 
 
@@ -166,7 +168,7 @@ def test_markdown_is_whole(workdir):
     assert SLOW in report.markdown(whole | {"rows": [row("prune", "int16x8", ops_int16=1)]})
     assert "of no use" not in text
     assert "prune_int8 is of no use" in report.markdown(
-        whole | {"rows": [row("prune", "int8", accuracy=0.1)]}
+        whole | {"rows": [row("prune", "int8", is_chance=True)]}
     )
     assert "{{" not in text
     assert "{%" not in text

@@ -43,10 +43,14 @@ _TRAINED = _Remedies(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What there is for a layer: values, the tensor's details, the kernel, its float weights."""
+    """What there is for a layer: values, the tensor's details, the kernel, its float weights.
+
+    `owner` is the layer that the kernel is of, which another one may be fused with.
+    """
 
     values: np.ndarray
     details: dict
+    owner: str = ""
     kernel: flatbuffer.Tensor | None = None
     weights: np.ndarray | None = None
 
@@ -65,29 +69,30 @@ class Output:
 
 
 def advise(layer: str, signal: np.ndarray, output: Output, *, trained: bool) -> str:
-    """Return what helps `layer` against the greatest of cutting off, rounding and its kernel.
+    """Return what helps against the greatest of cutting off, rounding and a kernel.
 
-    `signal` is what it computes in float on the inputs that gave `output`; `trained` says
-    whether the model was trained for quantization.
+    `signal` is what is computed in float on the inputs that gave `output`; `trained` says
+    whether the model was trained for quantization. `layer` is what the config can keep float,
+    "" where it is nothing.
     """
     remedies = _TRAINED if trained else _AFTERWARDS
-    keep = _keeping(layer, output.kernel, trained)
+    keep = _keeping(layer, output.kernel, trained) if layer else ""
     noise = np.mean((output.values - signal.reshape(output.values.shape)) ** 2)
     step, (low, high) = output.step, output.limits
     if np.mean((signal - np.clip(signal, low, high)) ** 2) > noise / 2:
-        return f"its range cuts values off: {remedies.data}, or {keep}"
+        return f"its range cuts values off: {remedies.data}{keep}"
     if step**2 / 12 > noise / 4:
         if is_unequal(signal):
-            return f"{to_equalize(trained=trained)}, or {keep}"
+            return f"{to_equalize(trained=trained)}{keep}"
         if max(-low, high) > _FAR_OUT * np.percentile(np.abs(signal), 99.9):
-            return f"outliers take the whole range: {remedies.clip}, or {keep}"
-        return f"8 bit are too coarse for its outputs: {remedies.finer}, or {keep}"
+            return f"outliers take the whole range: {remedies.clip}{keep}"
+        return f"8 bit are too coarse for its outputs: {remedies.finer}{keep}"
     kernel = output.kernel
     if kernel is not None and kernel.dtype == "int4":
-        return f"4 bit are too coarse for its kernel: {remedies.eight}, or {keep}"
+        return f"4 bit are too coarse for its kernel: {remedies.eight}{keep}"
     if output.weights is not None and _is_wide(output.weights):
-        return f"some inputs take the whole range of its kernel: {remedies.equalize}, or {keep}"
-    return f"its inputs or its kernel are too coarse: {remedies.finer}, or {keep}"
+        return f"some inputs take the whole range of its kernel: {remedies.equalize}{keep}"
+    return f"its inputs or its kernel are too coarse: {remedies.finer}{keep}"
 
 
 def to_equalize(*, trained: bool) -> str:
@@ -106,9 +111,9 @@ def _keeping(layer: str, kernel: flatbuffer.Tensor | None, trained: bool) -> str
     """Return how to keep `layer` float, and what that costs."""
     how = f"layers=(Float(layers=({layer!r},)),)" if trained else f"exclude=({layer!r},)"
     if kernel is None or kernel.dtype == "float32":
-        return f"keep it float with {how}"
+        return f", or keep it float with {how}"
     more = math.prod(kernel.shape) * (32 - (4 if kernel.dtype == "int4" else 8)) // 8
-    return f"keep it float with {how} ({more:,} bytes more)"
+    return f", or keep it float with {how} ({more:,} bytes more)"
 
 
 def _is_wide(weights: np.ndarray) -> bool:

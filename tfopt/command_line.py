@@ -93,6 +93,12 @@ def _place(experiment: Experiment, path: str) -> _Place:
         place = _field(place, name, path)
         for index in indices:
             items = place.value if isinstance(place.value, (list, tuple)) else ()
+            names = [getattr(item, "name", "") for item in items]
+            if index in names:
+                raise ConfigError(
+                    f"{place.at}: expected a number in brackets, received {index!r}; write "
+                    f"[{names.index(index)}]."
+                )
             if not index.isdigit() or int(index) >= len(items):
                 raise ConfigError(
                     f"{place.at}: expected an index below {len(items)}, received {index!r}."

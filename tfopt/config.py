@@ -126,8 +126,16 @@ class Experiment:
             raise ConfigError(
                 f"config.data: expected an object with load(batch_size), received {self.data!r}."
             )
+        if hasattr(self.model, "get_weights"):
+            raise ConfigError(
+                "config.model: expected a function of the data's spec that makes a model, received "
+                "a model; write the function, or save the model and take "
+                "models.Saved(path=FILE)."
+            )
         if self.strategy not in STRATEGIES:
             hint = nearest(self.strategy, STRATEGIES)
+            if self.strategy == "gpu":
+                hint = "'auto' takes all GPUs."
             raise ConfigError(
                 f"config.strategy: expected one of {', '.join(STRATEGIES)}, "
                 f"received {self.strategy!r}; {hint}"
@@ -227,6 +235,7 @@ def _check_tree(node: Any, at: str) -> None:
         if not _fits(value, hint):
             # A word where words were expected, or a lone object: forgotten are only the brackets.
             alone = f"; write ({value!r},)" if _fits((value,), hint) else ""
+            alone = "; write it in brackets" if _fits([value], hint) and not alone else alone
             raise ConfigError(f"{where}: expected {words(hint)}, received {value!r}{alone}.")
         method = field.metadata.get("method")
         if method and not callable(getattr(value, method, None)):

@@ -10,8 +10,8 @@ from tfopt.advice import Output, advise, is_unequal, to_equalize
 from tfopt.compat import keras, litert, tf
 from tfopt.export import Artifact
 from tfopt.export.inputs import by_name
-from tfopt.facts import is_quantized, kernel_variables
-from tfopt.graph import computed
+from tfopt.facts import activation_bits, kernel_variables
+from tfopt.graph import computed, consumers, operator
 from tfopt.runner import Runner
 
 # In dB: noise of a tenth of the signal. A layer that is well in 8 bit has 30 to 45.
@@ -33,16 +33,20 @@ class Noise:
     advice: str
 
 
-def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Noise, ...]:
+def debug(
+    artifact: Artifact, model: "keras.Model", examples: Any, *, keeps: bool = True
+) -> tuple[Noise, ...]:
     """Return the noise of each layer that can be told in the artifact, worst first.
 
-    One of several fused layers counts as the last, and layers that are called twice are left
-    out. Both run once over `examples` as floats, and the Keras layers once more each on what
-    the artifact gave the layer before.
+    `keeps` says whether the variant can keep layers float. One of several fused layers counts as
+    the last, and layers that are called twice are left out. Both run once over `examples` as
+    floats, and the Keras layers once more each on what the artifact gave the layer before.
     """
     outputs = _outputs(artifact, model, examples)
     expected = _expected(model, examples, outputs)
-    trained = is_quantized(model)
+    bits = activation_bits(model)
+    trained, keeps = bits > 0, bits == 8 if bits else keeps
+    after = consumers(model)
     found: list[Noise] = []
     advice: dict[str, str] = {}
     unequal: list[str] = []
@@ -54,7 +58,9 @@ def debug(artifact: Artifact, model: "keras.Model", examples: Any) -> tuple[Nois
         output, clean = outputs[layer.name], np.asarray(signal)
         own, after_all = (_decibels(x, output.values) for x in (clean, expected[layer.name]))
         found.append(Noise(layer=layer.name, own_db=own, sqnr_db=after_all, advice=""))
-        advice[layer.name] = advise(layer.name, clean, output, trained=trained)
+        source = model.get_layer(output.owner) if output.owner in after else layer
+        named = _before_quantization(source, after) if keeps else ""
+        advice[layer.name] = advise(named, clean, output, trained=trained)
         if output.step and is_unequal(clean):
             unequal.append(layer.name)
         return tf.constant(output.values.reshape(clean.shape), signal.dtype)
@@ -86,6 +92,28 @@ def layer_errors(artifact: Artifact, model: "keras.Model", examples: Any) -> dic
     }
 
 
+def _before_quantization(layer: Any, after: dict[str, list]) -> str:
+    """Return the layer that a config names for `layer`, "" where it has none.
+
+    Those that a quantization-aware model has in place of one, as attention's parts, have ranges
+    that know it; `after` are the layers that take each one's output.
+    """
+    if isinstance(layer, keras.layers.InputLayer):
+        return ""
+    taking = layer
+    while not hasattr(taking, "of"):
+        following = after[taking.name]
+        if len(following) != 1 or not _passes_on(following[0]):
+            # Of an operator that nothing rounds after, nobody knows which layer it is a part of.
+            return "" if type(layer).__name__.endswith("OpLambda") else layer.name
+        (taking,) = following
+    return taking.of
+
+
+def _passes_on(layer: Any) -> bool:
+    return hasattr(layer, "of") or operator(layer) in ("reshape", "transpose")
+
+
 def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, Output]:
     # XNNPACK, the default delegate, keeps no tensor between its operators.
     run = Runner(
@@ -109,15 +137,18 @@ def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, Output]
         if not name.endswith("depthwise_kernel")
     }
     tensors = {details["name"]: details for details in run.interpreter.get_tensor_details()}
-    for operator in flatbuffer.read(artifact.content).operators:
-        layers, details = operator.layers(depth), tensors.get(operator.outputs[0].name)
+    for made in flatbuffer.read(artifact.content).operators:
+        layers, details = made.layers(depth), tensors.get(made.outputs[0].name)
         if layers and details:
             last = max(layers, key=depth.__getitem__)
-            kernel = operator.kernel
-            owner = flatbuffer.kernel_layer(kernel.name, operator.outputs[0].name) if kernel else ""
-            weights = weights_of.get(owner)
+            kernel = made.kernel
+            owner = flatbuffer.kernel_layer(kernel.name, made.outputs[0].name) if kernel else ""
             found[last] = Output(
-                values=run.tensor(details), details=details, kernel=kernel, weights=weights
+                values=run.tensor(details),
+                details=details,
+                owner=owner,
+                kernel=kernel,
+                weights=weights_of.get(owner),
             )
     # The interpreter has the model's output under a name of its own.
     last = found.get(end, Output(values=run.tensor(run.output), details=run.output))

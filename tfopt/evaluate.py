@@ -1,6 +1,7 @@
 """TFLite bytes -> accuracy, agreement, size, sparsity, coverage, latency, through LiteRT."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -27,8 +28,12 @@ REFERENCE_KERNELS = (
 )
 
 NOTHING_LEFT = (
-    "it names the classes no better than always the most frequent one would: ask less of the "
+    "it names the classes hardly better than always the most frequent one would: ask less of the "
     "stages before it, or train for longer."
+)
+NO_SMALLER = (
+    "what each operator takes beside its weights is more than rounding saves; of a loop that is "
+    "written out step by step, shorten the sequences, else keep the float32 file."
 )
 
 
@@ -65,9 +70,16 @@ class Measurement:
     kernels: tuple[flatbuffer.Kernel, ...]
     layers: tuple[Noise, ...]
 
+    @property
+    def is_chance(self) -> bool:
+        """Whether the accuracy is that of naming one class always, give or take what luck does."""
+        luck = 2 * math.sqrt(self.chance * (1 - self.chance) / self.examples)
+        return self.accuracy <= self.chance + luck
+
     def to_json(self) -> dict:
         """Return the measurement as plain JSON values: one row of the report."""
         return asdict(self) | {
+            "is_chance": self.is_chance,
             "float_ops": list(self.float_ops),
             "kernels": [asdict(k) | {"shape": list(k.shape)} for k in self.kernels],
             "layers": [asdict(noise) for noise in self.layers],
@@ -104,12 +116,13 @@ def measure(
     test: Any,
     reference: tuple[np.ndarray, np.ndarray],
     min_agreement: float = 0.95,
+    keeps: bool = True,
 ) -> Measurement:
     """Measure the bytes of `artifact` on the whole test split.
 
     `reference` is what `logits(model, test)` returned. Raises ArtifactError where LiteRT
     can't run the artifact, or where it doesn't agree with the Keras model (see `agrees`); then
-    `model` tells at which layer they part.
+    `model` tells at which layer they part. `keeps` says whether the variant can keep layers float.
     """
     expected, labels = reference
     run = Runner(artifact, threads=os.cpu_count() or 1)
@@ -145,13 +158,18 @@ def measure(
         latency_median_us=median,
         latency_p90_us=p90,
         kernels=kernels,
-        layers=debug(artifact, model, _probed(model, test)) if integers else (),
+        layers=debug(artifact, model, _probed(model, test), keeps=keeps) if integers else (),
         **operators,
     )
     if measured.ops_int16:
         _LOG.warning("artifact %s: %s", artifact.name, REFERENCE_KERNELS)
-    if measured.accuracy <= measured.chance:
+    if measured.is_chance:
         _LOG.warning("artifact %s: %s", artifact.name, NOTHING_LEFT)
+    if integers and measured.bytes >= measured.float_bytes:
+        _LOG.warning(
+            "artifact %s: %s bytes are no fewer than the %s of the weights in float32: %s",
+            *(artifact.name, f"{measured.bytes:,}", f"{measured.float_bytes:,}", NO_SMALLER),
+        )
     return measured
 
 

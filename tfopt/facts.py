@@ -22,13 +22,15 @@ KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel",
 class Kernel:
     """One weight matrix of a layer, whatever wrapper the layer is in.
 
-    `name` tells it from the others of the layer, such as "kernel" or "query/kernel";
-    `distinct` is the largest number of distinct values in one output channel,
-    `distinct_total` that of the whole matrix.
+    `name` tells it from the others of the layer, such as "kernel" or "query/kernel"; `inner_type`
+    is the class of what a TimeDistributed applies, else `layer_type` again; `distinct` is the
+    largest number of distinct values in one output channel, `distinct_total` that of the whole
+    matrix.
     """
 
     layer: str
     layer_type: str
+    inner_type: str
     name: str
     shape: tuple[int, ...]
     zeros: int
@@ -46,6 +48,11 @@ class Kernel:
         return math.prod(self.shape)
 
     @property
+    def channels(self) -> int:
+        """The number of output channels."""
+        return _channel_count(self.shape, self.name, self.inner_type)
+
+    @property
     def nonzeros(self) -> int:
         """The number of weights that aren't zero."""
         return self.size - self.zeros
@@ -53,7 +60,7 @@ class Kernel:
     @property
     def channel_nonzeros(self) -> int:
         """The number of weights of an output channel that aren't zero, on the average."""
-        return self.nonzeros // _channel_count(self.shape, self.name)
+        return self.nonzeros // self.channels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +97,15 @@ def measure(model: "keras.Model") -> Facts:
     for layer, weights in _plain_layers(model):
         params += sum(math.prod(weight.shape) for weight in weights)
         for name, weight in _named(weights):
-            values = np.asarray(weight.numpy())
+            values, inner = np.asarray(weight.numpy()), inner_type(unwrapped(layer))
             kernel = Kernel(
                 layer=unwrapped(layer).name,
                 layer_type=type(unwrapped(layer)).__name__,
+                inner_type=inner,
                 name=name,
                 shape=values.shape,
                 zeros=int(values.size - np.count_nonzero(values)),
-                distinct=_distinct(channels(values, name)),
+                distinct=_distinct(channels(values, name, inner)),
                 distinct_total=_distinct(values.reshape(-1, 1)),
             )
             kernels.append(kernel)
@@ -105,12 +113,33 @@ def measure(model: "keras.Model") -> Facts:
     return Facts(kernels=tuple(kernels), params=params, macs=macs)
 
 
-def channels(kernel: np.ndarray, name: str) -> np.ndarray:
+def inner_type(layer: Any) -> str:
+    """Return the class of `layer`, or of the one that it applies at each time step."""
+    while isinstance(layer, keras.layers.TimeDistributed):
+        layer = layer.layer
+    return type(layer).__name__
+
+
+def is_transposed(inner_type: str) -> bool:
+    """Return whether kernels of layers of this class have their outputs before their inputs."""
+    return inner_type.endswith("Transpose")
+
+
+def channels(kernel: np.ndarray, name: str, inner_type: str) -> np.ndarray:
     """Return `kernel` as (weights of a channel, output channels).
 
     `name` is the weight's own, such as "depthwise_kernel", or a path that ends in it.
     """
-    return kernel.reshape(-1, _channel_count(kernel.shape, name))
+    if is_transposed(inner_type):
+        kernel = np.swapaxes(kernel, -1, -2)
+    return kernel.reshape(-1, _channel_count(kernel.shape, name, ""))
+
+
+def from_channels(columns: np.ndarray, shape: tuple[int, ...], inner_type: str) -> np.ndarray:
+    """Return what `channels` made of a kernel of `shape` in that shape again."""
+    if not is_transposed(inner_type):
+        return columns.reshape(shape)
+    return np.swapaxes(columns.reshape(*shape[:-2], shape[-1], shape[-2]), -1, -2)
 
 
 def is_quantized(model: "keras.Model") -> bool:
@@ -187,7 +216,9 @@ def _plain_layers(model: "keras.Model") -> Iterator[tuple[Any, list]]:
             yield layer, list(own.values())
 
 
-def _channel_count(shape: tuple[int, ...], name: str) -> int:
+def _channel_count(shape: tuple[int, ...], name: str, inner_type: str) -> int:
+    if is_transposed(inner_type):
+        return shape[-2]
     # A depthwise kernel makes each of its (channel, multiplier) pairs on its own.
     return math.prod(shape[-2:] if "depthwise_kernel" in name else shape[-1:])
 

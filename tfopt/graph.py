@@ -63,7 +63,10 @@ def consumers(model: "keras.Model") -> dict[str, list]:
     for node in _nodes(model):
         for layer, *_ in node.iterate_inbound():
             found[layer.name].append(node.layer)
-    return {layer.name: found[layer.name] for layer in model.layers}
+    # A Sequential doesn't count its input among its layers.
+    inputs: Any = model.input_names
+    names = [*(layer.name for layer in model.layers), *inputs]
+    return {name: found[name] for name in names}
 
 
 def producers(model: "keras.Model") -> dict[str, list]:
@@ -74,15 +77,23 @@ def producers(model: "keras.Model") -> dict[str, list]:
     return {layer.name: found[layer.name] for layer in model.layers}
 
 
-def index_inputs(model: "keras.Model") -> set[str]:
-    """Return the names of the inputs of `model` whose numbers are rows of an Embedding's table.
+def operator(layer: Any) -> str:
+    """Return the name of the function that an operator `layer` calls, such as `math.add`."""
+    return layer.get_config()["function"] if type(layer).__name__ == "TFOpLambda" else ""
 
-    Rounded to a scale they would be others.
+
+def index_inputs(model: "keras.Model") -> dict[str, int]:
+    """Return by the name of each input of `model` that is looked up in an Embedding its rows.
+
+    Rounded to a scale its numbers would be those of other rows.
     """
     taken = consumers(model)
-    embedding = keras.layers.Embedding
     names: Any = model.input_names
-    return {name for name in names if any(isinstance(layer, embedding) for layer in taken[name])}
+    tables = {
+        name: [layer for layer in taken[name] if isinstance(layer, keras.layers.Embedding)]
+        for name in names
+    }
+    return {name: min(t.input_dim for t in each) for name, each in tables.items() if each}
 
 
 def interpreted(model: Any, inputs: list, call: Callable) -> Any:

@@ -21,7 +21,7 @@ from tfopt.checkpoint import (
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment, plain
 from tfopt.facts import activation_bits
-from tfopt.rehearsal import is_trained, rehearse
+from tfopt.rehearsal import build, is_trained, rehearse
 from tfopt.runner import ArtifactError
 from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
@@ -49,13 +49,15 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
             tf.config.experimental.enable_op_determinism()
         splits = experiment.data.load(experiment.batch_size)
         this = _Run(experiment, workdir, strategy, splits)
-        if not this.is_finished(experiment.stages[0]):
+        if not all(map(this.is_finished, experiment.stages)):
             rehearse(experiment, splits)
         # Not earlier: a run that was refused shall leave the folder free for the corrected one.
         claim(workdir, experiment)
         rows = []
         for index, stage in enumerate(experiment.stages):
-            if not this.is_finished(stage):
+            if this.is_finished(stage):
+                _LOG.info("stage %s: was finished before.", stage.name)
+            else:
                 this.train(index, stage)
             # Here and not in train: a kill between its last two lines would leave them for ever.
             shutil.rmtree(Place(workdir=workdir).checkpoints(stage), ignore_errors=True)
@@ -86,7 +88,7 @@ class _Run:
         # Deferred, since its classes are Keras's: a refused run shall not wait for TensorFlow.
         from tfopt.rounding import left_float
 
-        _LOG.info("stage %s: %d epochs.", stage.name, stage.epochs)
+        _LOG.info("stage %s: epochs: %d.", stage.name, stage.epochs)
         folder, earlier = self.workdir / stage.name, self.experiment.stages[:index]
         keras.backend.clear_session()
         # By stage and not once: a resumed run must draw what an uninterrupted one draws.
@@ -173,6 +175,7 @@ class _Run:
                 test=self.splits.test,
                 reference=reference,
                 min_agreement=self.experiment.min_agreement,
+                keeps=hasattr(variant, "exclude"),
             )
             yield {**measured.to_json(), "asked": plain(variant)}
 
@@ -183,7 +186,7 @@ class _Run:
         return np.concatenate([examples.numpy() for examples, _ in batches])
 
     def _build(self) -> "keras.Model":
-        return self.experiment.model(self.splits.spec)
+        return build(self.experiment, self.splits.spec)
 
     def _load(self, stage: str) -> "keras.Model":
         return load_model(self.workdir / stage / "model.h5")

@@ -7,8 +7,8 @@ from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, Experiment, RunError
 from tfopt.export.converter import converted, converter
-from tfopt.facts import Facts, activation_bits, measure
-from tfopt.graph import index_inputs
+from tfopt.facts import Facts, activation_bits, is_quantized, measure
+from tfopt.graph import index_inputs, rebuilt
 from tfopt.models.saved import is_softmax
 from tfopt.stages import Stage, distill
 from tfopt.stages.hold import check_held
@@ -19,11 +19,11 @@ def rehearse(experiment: Experiment, splits: Any) -> None:
 
     Its model is built, saved, loaded, rewritten as every stage will, and converted to TFLite.
     """
-    model = experiment.model(splits.spec)
-    _check_ends(model, splits.spec)
+    model = build(experiment, splits.spec)
     trained = is_trained(experiment.model)
     if trained:
         evaluate.log_accuracy(model, splits.validation)
+    _check_stages(experiment.stages, model, trained)
     built = model = _reloaded(model)
     models: dict[str, Any] = {}
     samples = splits.samples.take(1)  # what they measure is of no use yet
@@ -45,6 +45,13 @@ def rehearse(experiment: Experiment, splits: Any) -> None:
             variant.check(model)
     # Layers that TFLite lacks are told by nothing but its converter.
     converted(converter(_reloaded(built)))
+
+
+def build(experiment: Experiment, spec: Any) -> "keras.Model":
+    """Return the model of `experiment`, functional; raise ConfigError unless it fits the data."""
+    model = experiment.model(spec)
+    _check_ends(model, spec)
+    return rebuilt(model) if isinstance(model, keras.Sequential) else model
 
 
 def is_trained(model: Any) -> bool:
@@ -72,7 +79,13 @@ def _check_ends(model: Any, spec: Any) -> None:
             f"received a {type(model).__name__} of {type(model).__module__.split('.')[0]}; Keras 3 "
             "is another Keras."
         )
-    taken = [tuple(tensor.shape[1:]) for tensor in model.inputs or ()]
+    if not getattr(model, "_is_graph_network", False):
+        raise ConfigError(
+            f"config.model: expected a functional model, received a {type(model).__name__} whose "
+            "layers can't be told apart; write it as keras.Model(inputs, outputs)."
+        )
+    inputs: Any = model.inputs
+    taken = [tuple(tensor.shape[1:]) for tensor in inputs]
     if len(taken) != 1 or not tf.TensorShape(taken[0]).is_compatible_with(spec.shape):
         raise ConfigError(
             f"config.model: expected a functional model with one input of shape {spec.shape}, "
@@ -83,18 +96,54 @@ def _check_ends(model: Any, spec: Any) -> None:
             f"config.model: expected logits of shape (None, {spec.classes}), received "
             f"{model.output_shape}."
         )
-    if spec.normalisation.changes and index_inputs(model):
-        raise ConfigError(
-            "config.data: expected numbers as they are, since the model looks them up in an "
-            "Embedding, received normalised ones; give the data mean=(0,) and std=(1,), or "
-            "from_arrays normalisation=Normalisation()."
-        )
+    for rows in index_inputs(model).values():
+        _check_rows(rows, spec)
     last = model.outputs[0]._keras_history.layer
     if is_softmax(last):
         raise ConfigError(
             f"config.model: expected logits, received the probabilities of {last.name!r}; take "
             "its softmax off, which the loss brings."
         )
+
+
+def _check_rows(rows: int, spec: Any) -> None:
+    """Raise ConfigError unless the data are numbers of `rows` rows of an Embedding's table."""
+    if spec.normalisation.changes:
+        raise ConfigError(
+            "config.data: expected numbers as they are, since the model looks them up in an "
+            "Embedding, received normalised ones; give the data mean=(0,) and std=(1,), or "
+            "from_arrays normalisation=Normalisation()."
+        )
+    if spec.limits and not (spec.limits[0] >= 0 and spec.limits[1] < rows):
+        raise ConfigError(
+            f"config.data: expected whole numbers from 0 to {rows - 1}, the rows of the model's "
+            f"Embedding, received {spec.limits[0]} to {spec.limits[1]}; give it a larger input_dim "
+            "or other numbers to what isn't in the vocabulary."
+        )
+
+
+def _check_stages(stages: list[Stage], model: "keras.Model", trained: bool) -> None:
+    """Raise ConfigError where a stage has nothing to work on, or the next one undoes it."""
+    if is_quantized(model) and any(s.epochs or type(s) is not Stage for s in stages):
+        raise ConfigError(
+            "config.model: expected a model that isn't quantization-aware yet, since no stage "
+            "comes after quantization, received one that is; take it as it was before, or "
+            "stages=[Stage(epochs=0)] to export it as it is."
+        )
+    undone = ""
+    for stage in stages:
+        if stage.needs_trained and not trained:
+            raise ConfigError(
+                f"stage {stage.name!r}: expected a trained model, received one of random weights; "
+                "put it after a stage that trains, or start from models.Saved."
+            )
+        if undone and (stage.epochs or stage.needs_trained):
+            raise ConfigError(
+                f"stage {stage.name!r}: expected no stage that changes weights after {undone!r}, "
+                f"which it undoes; put {undone!r} last."
+            )
+        trained = trained or stage.epochs > 0
+        undone = undone or (stage.name if stage.goes_last else "")
 
 
 def _check_order(stage: Stage, before: Facts, after: Facts, trained: bool) -> None:

@@ -16,7 +16,7 @@ import tfopt
 from tfopt.checkpoint import write_atomically
 from tfopt.compat import tf
 from tfopt.debugger import MOST_DB
-from tfopt.evaluate import NOTHING_LEFT, REFERENCE_KERNELS
+from tfopt.evaluate import NO_SMALLER, NOTHING_LEFT, REFERENCE_KERNELS
 
 _PACKAGES = (
     "tensorflow",
@@ -172,6 +172,7 @@ def markdown(content: dict) -> str:
         most_db=MOST_DB,
         reference_kernels=REFERENCE_KERNELS,
         nothing_left=NOTHING_LEFT,
+        no_smaller=NO_SMALLER,
     )
 
 

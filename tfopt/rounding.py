@@ -16,6 +16,8 @@ from tfopt.graph import copied, rebuilt
 _NUDGE = 1e-3
 # Below it a range is one of zeros only, for which there is no scale.
 _LEAST = 1e-7
+# A reason why a layer stays float.
+BY_CONFIG = "the config says so"
 
 
 @keras.saving.register_keras_serializable(package="tfopt")
@@ -24,8 +26,9 @@ class Range(keras.layers.Layer):
 
     The range is a moving average of each batch's smallest and largest value, moved by `rate` a
     step, and always contains 0; it is `fixed` (low, high) where TFLite prescribes it.
-    `nonnegative` spares the search for a smallest value. Every replica sees the whole batch's
-    range. 16 bits are left unrounded: what they take is nothing to learn from.
+    `nonnegative` spares the search for a smallest value; `of` is the layer before quantization
+    whose numbers these are. Every replica sees the whole batch's range. 16 bits are left
+    unrounded: what they take is nothing to learn from.
     """
 
     def __init__(
@@ -35,10 +38,12 @@ class Range(keras.layers.Layer):
         rate: float = 0.0,
         fixed: tuple[float, float] | None = None,
         nonnegative: bool = False,
+        of: str = "",
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.bits, self.rate, self.fixed, self.nonnegative = bits, rate, fixed, nonnegative
+        self.of = of
         self.supports_masking = True
         self.observed: list | None = None
         self.converting = False
@@ -111,7 +116,7 @@ class Range(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Return the options."""
-        options = ("bits", "rate", "fixed", "nonnegative")
+        options = ("bits", "rate", "fixed", "nonnegative", "of")
         return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 
 

@@ -78,7 +78,7 @@ def _named(differing: list[tuple[str, Any, Any]]) -> str:
         for at, theirs, ours in differing[:_SHOWN]
     ]
     more = len(differing) - len(parts)
-    return ", and whose ".join(parts) + (f", and {more} more fields differ" if more else "")
+    return ", and whose ".join(parts) + (f", and {more} more differ" if more else "")
 
 
 def _shown(value: Any) -> str:

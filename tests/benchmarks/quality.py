@@ -46,7 +46,11 @@ def main() -> None:
     for name, recipe in with_bases(asked, recipes.bases(flags.epochs)).items():
         do(name, recipe, flags)
     reports = {name: folder(name, flags) / "report.json" for name in known}
-    rows = {name: row(path) for name, path in reports.items() if path.exists()}
+    rows = {
+        name: row(path, sum(seconds(base, flags) for base in known[name].bases))
+        for name, path in reports.items()
+        if path.exists()
+    }
     text = table(rows)
     (flags.workdir / "quality.md").write_text(text + "\n")
     (flags.workdir / "quality.json").write_text(json.dumps(rows, indent=2))
@@ -90,10 +94,23 @@ def folder(name: str, flags: argparse.Namespace) -> Path:
     return flags.workdir / "".join(c if c.isalnum() else "_" for c in name)
 
 
-def row(path: Path) -> dict:
-    """Return the row of the last artifact in the report at `path`, with the stages' seconds."""
+def row(path: Path, shared: float) -> dict:
+    """Return the last artifact's row in the report at `path`, with the stages' seconds.
+
+    To these come the seconds of the bases that the recipe shares with no other.
+    """
     report = json.loads(path.read_text())
-    return {**report["rows"][-1], "seconds": sum(stage["seconds"] for stage in report["stages"])}
+    return {**report["rows"][-1], "seconds": shared + _trained_for(report)}
+
+
+def seconds(base: str, flags: argparse.Namespace) -> float:
+    """Return how long the stages of `base` took, 0 for one that many recipes start from."""
+    path = folder(base, flags) / "report.json"
+    return 0 if base in recipes.SHARED else _trained_for(json.loads(path.read_text()))
+
+
+def _trained_for(report: dict) -> float:
+    return sum(stage["seconds"] for stage in report["stages"])
 
 
 def saved(flags: argparse.Namespace, base: str) -> Saved:

@@ -23,11 +23,13 @@ from tfopt.stages import (
     ERK,
     SGD,
     SWA,
+    AttentionTransfer,
     Block,
     Cluster,
     CorrectBias,
     Cosine,
     Equalize,
+    Features,
     First,
     Global,
     NofM,
@@ -38,8 +40,13 @@ from tfopt.stages import (
     Sensitivity,
     Shrink,
     Stage,
+    Taylor,
     Teacher,
+    Teachers,
 )
+
+# Bases that many recipes start from.
+SHARED = ("trained", "begun")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +172,9 @@ def _begun_with(budget: int, begun: Any) -> dict[str, Recipe]:
         "pruned 2:4, QAT": made(pruned(None, pattern=NofM(), exclude=(First(),))),
         "pruned 80% in blocks of 4, QAT": made(pruned(0.8, pattern=Block())),
         "shrunk 50%, QAT": made(Shrink(epochs=rest - last, params=0.5, learning_rate=0.03, **_SGD)),
+        "shrunk 50% by Taylor, QAT": made(
+            Shrink(epochs=rest - last, params=0.5, score=Taylor(), learning_rate=0.03, **_SGD)
+        ),
         "clustered 16, QAT": made(shared(rest - last)),
         "pruned 80%, clustered 16, QAT": made(
             Prune(epochs=rest - last - half, learning_rate=0.03, allocation=Global(), **_SGD),
@@ -172,6 +182,12 @@ def _begun_with(budget: int, begun: Any) -> dict[str, Recipe]:
         ),
         "pruned 80%, teacher, QAT": made(
             pruned(0.8, allocation=Global(), teacher=Teacher(model=begun, weight=0.5))
+        ),
+        "pruned 80%, teacher's features, QAT": made(
+            pruned(0.8, allocation=Global(), teacher=_also(begun, Features()))
+        ),
+        "pruned 80%, teacher's attention, QAT": made(
+            pruned(0.8, allocation=Global(), teacher=_also(begun, AttentionTransfer()))
         ),
     }
 
@@ -200,6 +216,16 @@ def _from_scratch(budget: int) -> dict[str, Recipe]:
         "sparse from scratch 95%, QAT": Recipe(stages=sparse(0.95)),
         "sparse from scratch 80%, QAT 4 bit": Recipe(stages=sparse(0.8, weights=4)),
     }
+
+
+def _also(begun: Any, objective: Any) -> Teachers:
+    """Return a teacher whose logits and hidden layers are compared."""
+    return Teachers(
+        members=(
+            Teacher(model=begun, weight=0.5),
+            Teacher(model=begun, weight=0.1, objective=objective),
+        )
+    )
 
 
 _INT8 = Int8()

@@ -86,6 +86,7 @@ TECHNIQUES = {
             )
         )
     ),
+    "prune": lambda _: Prune(**HALF),
     "blocks": lambda _: Prune(pattern=Block(), **HALF),
     "two_of_four": lambda _: Prune(pattern=NofM(), growth=AtOnce()),
     "global": lambda _: Prune(allocation=Global(), **HALF),
@@ -95,6 +96,7 @@ TECHNIQUES = {
     "shrink": lambda _: Shrink(params=0.8, multiple=1),
     "shrink_by_loss": lambda _: Shrink(macs=0.8, multiple=1, score=Taylor(batches=1)),
     "shrink_by_scale": lambda _: Shrink(macs=0.8, multiple=1, score=BatchNormScale()),
+    "quantize": lambda _: Quantize(),
     "cluster": lambda _: Cluster(clusters=8),
     "four_bits": lambda _: Quantize(weights=4),
     "int16": lambda _: Quantize(activations=16),

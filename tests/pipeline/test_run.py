@@ -17,7 +17,7 @@ from tfopt.config import ConfigError, RunError
 from tfopt.data import Spec
 from tfopt.export import Float16
 from tfopt.models import Saved
-from tfopt.stages import Cluster, Equalize, Prune, Stage, Teacher
+from tfopt.stages import Cluster, CorrectBias, Equalize, OneShotPrune, Prune, Stage, Teacher
 
 STAGES = ("train", "prune", "quantize")
 FLOAT = ("float32", "float16", "dynamic", "int8")
@@ -287,3 +287,52 @@ def test_a_loaded_model_keeps_its_zeros_from_the_first_stage_on(
     rows = pipeline.run(experiment, tmp_path)
     assert row_of(rows, "train_int8")["sparsity"] == row_of(tiny_run[0], "prune_int8")["sparsity"]
     assert sum("the loaded model has" in message for message in caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([Equalize(), Stage()], "'equalize': expected a trained model, received one of random"),
+        ([OneShotPrune(sparsity=0.5)], "'one_shot': expected a trained model"),
+        (
+            [Stage(), CorrectBias(), Equalize()],
+            "'equalize': .* after 'correct_bias', which",
+        ),
+        ([Stage(), CorrectBias(), Stage(name="more")], "'more': .* after 'correct_bias', which"),
+    ],
+)
+def test_a_stage_that_has_nothing_to_work_on_or_is_undone_is_refused(
+    experiment, tmp_path, stages, message
+):
+    experiment.stages = stages
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run(experiment, tmp_path)
+
+
+def test_a_quantized_model_is_where_an_experiment_ends(tiny_run, experiment, tmp_path):
+    experiment.model = Saved(path=str(tiny_run[1] / "quantize" / "model.h5"))
+    experiment.stages = [Prune()]
+    with pytest.raises(ConfigError, match="a model that isn't quantization-aware yet"):
+        pipeline.run(experiment, tmp_path)
+    experiment.stages = [Stage(epochs=0)]
+    (row,) = pipeline.run(experiment, tmp_path)
+    assert row["accuracy"] == row_of(tiny_run[0], "quantize_int8")["accuracy"]
+
+
+def test_a_sequential_model_is_taken_and_a_subclassed_one_is_not(experiment, tmp_path):
+    layers, experiment.stages = keras.layers, [Stage(epochs=0)]
+    experiment.model = lambda spec: keras.Sequential(
+        [layers.Input(spec.shape), layers.Flatten(), layers.Dense(spec.classes)]
+    )
+    assert pipeline.run(experiment, tmp_path / "sequential")
+
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    experiment.model = lambda _: Subclassed()
+    with pytest.raises(ConfigError, match="functional model, received a Subclassed whose"):
+        pipeline.run(experiment, tmp_path / "other")
+    experiment.model = keras.Sequential([layers.Dense(10)])
+    with pytest.raises(ConfigError, match="expected a function of the data's spec .* received a"):
+        pipeline.run(experiment, tmp_path / "other")

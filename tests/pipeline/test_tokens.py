@@ -61,3 +61,13 @@ def test_tokens_are_looked_up_as_they_are_in_every_artifact(tmp_path):
 def test_tokens_that_were_normalised_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="numbers as they are.*received normalised ones; give"):
         pipeline.run(replace(EXPERIMENT, data=Sequences(normalisation=None)), tmp_path)
+
+
+def test_tokens_that_the_table_lacks_are_refused(tmp_path):
+    def smaller(data):
+        inputs = keras.Input(data.shape, name="tokens")
+        x = keras.layers.Flatten()(keras.layers.Embedding(29, 4)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(data.classes)(x))
+
+    with pytest.raises(ConfigError, match="from 0 to 28, the rows of .*, received 0 to 29; give"):
+        pipeline.run(replace(EXPERIMENT, model=smaller), tmp_path)

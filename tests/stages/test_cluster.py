@@ -6,6 +6,7 @@ from tfopt.compat import keras, tf
 from tfopt.config import ConfigError, RunError
 from tfopt.facts import measure
 from tfopt.stages import AtOnce, Cluster, Last, Linear, Prune, Quantize, Teacher
+from tfopt.stages.hold import check_held
 from tfopt.testing import check_stage
 
 IMAGES = np.random.default_rng(0).normal(2, 3, size=(16, 8, 8, 1)).astype(np.float32)
@@ -110,3 +111,22 @@ def test_check_raises_where_a_kernel_has_more_values_than_clusters():
         RunError, match="at most 4 values in the kernel of layer 'conv', measured 8"
     ):
         Cluster(clusters=4).check(facts, facts)
+
+
+def test_a_transposed_convolution_keeps_its_codes_through_a_normalization_that_is_folded():
+    inputs = keras.Input((4, 4, 3), name="input")
+    x = keras.layers.Conv2DTranspose(6, 3, use_bias=False, name="up")(inputs)
+    x = keras.layers.BatchNormalization(name="bn")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(keras.layers.ReLU(name="relu")(x))
+    model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+    rng = np.random.default_rng(0)
+    model.get_layer("bn").set_weights(list(rng.uniform(0.5, 2, (4, 6))))
+    examples = rng.normal(size=(8, 4, 4, 3)).astype(np.float32)
+    samples = tf.data.Dataset.from_tensors((examples, 0))
+    shared = Cluster(clusters=4, per_channel=True, epochs=0).prepare(model, 0, samples)
+    (up, _) = measure(shared).kernels
+    assert (up.channels, up.distinct) == (6, 4) and up.distinct_total > 4
+    stage = Quantize()
+    finished = stage.finish(stage.prepare(shared, 0, samples))
+    check_held("quantize", measure(shared), measure(finished), scaled=True)
+    assert measure(finished).kernels[0].distinct <= 4

@@ -4,7 +4,7 @@ import pytest
 from tfopt.compat import keras, tf
 from tfopt.config import RunError
 from tfopt.facts import Facts, Kernel, kernel_variables, measure
-from tfopt.stages import Equalize, Prune, Quantize, Stage
+from tfopt.stages import AtOnce, Equalize, Prune, Quantize, Stage
 from tfopt.stages.hold import check_held, hold
 from tfopt.testing import check_stage
 
@@ -75,6 +75,7 @@ def facts(zeros, distinct=100, total=1000):
     kernel = Kernel(
         layer="conv",
         layer_type="Conv2D",
+        inner_type="Conv2D",
         name="kernel",
         shape=(100, 10),
         zeros=zeros,
@@ -166,3 +167,50 @@ def test_zeros_of_kernels_that_a_rewriting_renames_are_counted_in_all():
         variable.assign(variable + 0.1)
     with pytest.raises(RunError, match="zeros of the layers attention to stay, measured 0"):
         check_held("quantize", before, measure(stage.finish(made)), scaled=True)
+
+
+def test_values_that_16_bits_made_equal_are_shared_by_no_stage():
+    inputs = keras.Input((256,), name="input")
+    made = keras.Model(inputs, keras.layers.Dense(256, name="logits")(inputs))
+    kernel = made.get_layer("logits").kernel
+    values = np.random.default_rng(0).normal(size=kernel.shape).astype(np.float16)
+    assert len(np.unique(values)) < 0.5 * values.size
+    kernel.assign(values)
+    hold(made, trained=True)
+    assert kernel.constraint is None
+
+
+def test_a_constraint_of_the_users_own_comes_before_what_is_held():
+    inputs = keras.Input((8,), name="input")
+    layer = keras.layers.Dense(8, name="logits", kernel_constraint=keras.constraints.NonNeg())
+    model = keras.Model(inputs, layer(inputs))
+    hold(model, trained=True)
+    assert layer.kernel.constraint is layer.kernel_constraint
+    values = np.abs(np.random.default_rng(0).normal(size=(8, 8)))
+    layer.kernel.assign(values * (values > 0.5))
+    for _ in range(2):
+        hold(model, trained=True)
+    held = layer.kernel.constraint(layer.kernel - 0.6).numpy()
+    assert held.min() == 0 and not held[values <= 0.5].any()
+
+
+def encoder():
+    inputs = keras.Input((6, 8), name="input")
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
+    x = keras.layers.LayerNormalization(name="norm")(x)
+    return keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+
+
+def test_zeros_of_attention_are_counted_beside_a_normalization_that_becomes_a_kernel():
+    model = encoder()
+    stage = Prune(sparsity=0.5, growth=AtOnce())
+    pruned = stage.rehearsed(stage.prepare(model, 10, None))
+    examples = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
+    samples = tf.data.Dataset.from_tensors((examples, 0))
+    prepared = Quantize().prepare(pruned, 10, samples)
+    check_held("quantize", measure(pruned), measure(prepared), scaled=True)
+    for name, kernel in kernel_variables(prepared).items():
+        if name.startswith("attention"):
+            kernel.assign_add(tf.fill(kernel.shape, 0.1))
+    with pytest.raises(RunError, match="zeros of the layers attention to stay, measured 0"):
+        check_held("quantize", measure(pruned), measure(prepared), scaled=True)

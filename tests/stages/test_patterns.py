@@ -3,7 +3,7 @@ import pytest
 
 from tfopt.compat import tf
 from tfopt.stages import Block, NofM, Unstructured
-from tfopt.stages.patterns import folded, losing, most, unfolded
+from tfopt.stages.patterns import folded, has, losing, most, n_of_m, unfolded
 
 SHAPES = [(1, 8, 6), (9, 3, 5), (2, 7, 4), (4, 1, 3)]
 
@@ -83,3 +83,15 @@ def test_the_inputs_of_a_kernel_are_those_that_it_sums_over(layer_type):
     assert np.all(gone.sum(2 if layer_type == "Conv2D" else 3) == 1)
     round_trip = unfolded(folded(kernel, layer_type), kernel.shape, layer_type)
     np.testing.assert_array_equal(round_trip, kernel)
+
+
+def test_a_pattern_is_told_from_as_many_zeros_by_chance():
+    rng = np.random.default_rng(0)
+    costs = tf.constant(rng.random((9, 16, 8)))
+    for zeros, of in ((2, 4), (1, 2), (6, 8), (1, 4)):
+        pattern = NofM(zeros=zeros, of=of)
+        sparse = tf.where(pattern.may_go(costs), tf.zeros_like(costs), costs)
+        assert has(pattern, sparse)
+        found = n_of_m([sparse])
+        assert (found.zeros / found.of, has(found, sparse)) == (zeros / of, True)
+        assert n_of_m([tf.constant(costs.numpy() * (rng.random(costs.shape) < 0.5))]) is None

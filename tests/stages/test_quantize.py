@@ -7,7 +7,7 @@ from tfopt import flatbuffer
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
 from tfopt.config import ConfigError
-from tfopt.export import Artifact, Int8
+from tfopt.export import Artifact, Int8, Int16x8
 from tfopt.facts import is_quantized, kernel_variables, measure
 from tfopt.rounding import Range, four_bits, left_float
 from tfopt.runner import Runner
@@ -185,7 +185,7 @@ def test_layers_without_an_int8_kernel_stay_float_with_their_reason(caplog):
         "kept": "the config says so",
     }
     assert left_float(finished) == reasons
-    assert [f"layer {name} stays float: {why}" in caplog.text for name, why in reasons.items()]
+    assert all(f"{name} stays float: {why}" in caplog.text for name, why in reasons.items())
     content = Int8().convert(finished, examples)
     graph = flatbuffer.read(content)
     kernels = {kernel.name: kernel.dtype for kernel in graph.kernels()}
@@ -409,3 +409,49 @@ def test_what_is_finished_is_plain_layers_with_ranges_between():
     finished = check_stage(Quantize())
     kinds = [type(layer).__name__ for layer in finished.layers if not isinstance(layer, Range)]
     assert kinds == ["InputLayer", "Conv2D", "ReLU", "GlobalAveragePooling2D", "Dense"]
+
+
+def test_what_is_frozen_stays_frozen_in_all_its_parts():
+    def layers(x):
+        x = L.LayerNormalization(name="norm")(L.MultiHeadAttention(2, 4, name="attention")(x, x))
+        return L.GRU(4, name="gru")(L.Conv1D(8, 3, name="conv")(x))
+
+    model = model_of(layers, (6, 8))
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    prepared = Quantize().prepare(model, 10, tf.data.Dataset.from_tensors((examples_for(model), 0)))
+    assert {w.name.split("/")[0] for w in prepared.trainable_weights} == {"logits"}
+
+
+@pytest.mark.parametrize(
+    ("exception", "message"),
+    [
+        (Float(layers=("query",)), r"layers\[0\]: expected names .*, received 'query'"),
+        (Float(layers=("input",)), r"layers\[0\]: expected names .*, received 'input'"),
+        (Bits(layers=("norm", "add"), weights=4), r"layers\[0\]: .* received '(norm|add)'"),
+    ],
+)
+def test_an_exception_that_excepts_nothing_is_refused(exception, message):
+    def layers(x):
+        y = L.MultiHeadAttention(2, 4, name="attention")(x, x)
+        return L.Flatten()(L.LayerNormalization(name="norm")(L.Add(name="add")([x, y])))
+
+    with pytest.raises(ConfigError, match=message):
+        Quantize(layers=(exception,)).prepare(model_of(layers, (6, 8)), 10, None)
+
+
+def test_what_was_trained_to_stay_float_is_refused_by_a_variant_that_cannot_keep_it():
+    model = model_of(L.Flatten(), (6, 8))
+    examples = examples_for(model)
+    finished = quantized(model, examples, layers=(Float(layers=("logits",)),))
+    with pytest.raises(ConfigError, match="kernels all have 8 bits, .* 'logits' was trained for"):
+        Int16x8().check(finished)
+
+
+def test_means_of_what_a_mask_leaves_stay_float_and_are_told():
+    inputs = keras.Input((6,), name="input")
+    x = L.Embedding(9, 4, mask_zero=True, name="table")(inputs)
+    x = L.GlobalAveragePooling1D(name="mean")(x)
+    model = keras.Model(inputs, L.Dense(3, name="logits")(x))
+    examples = np.random.default_rng(0).integers(0, 9, (8, 6)).astype(np.float32)
+    assert left_float(quantized(model, examples)) == {"mean": "a mask of steps reaches it"}

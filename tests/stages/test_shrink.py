@@ -12,7 +12,17 @@ from tfopt.evaluate import latency
 from tfopt.export import Artifact, Float32
 from tfopt.facts import Facts, kernel_variables, measure
 from tfopt.models import ResNet, SmallCNN
-from tfopt.stages import EMA, L1, BatchNormScale, Shrink, Taylor, budget
+from tfopt.stages import (
+    EMA,
+    L1,
+    AtOnce,
+    BatchNormScale,
+    NofM,
+    Prune,
+    Shrink,
+    Taylor,
+    budget,
+)
 from tfopt.stages.channels import coupled
 from tfopt.stages.shrink import without
 from tfopt.testing import _made_up, check_stage
@@ -87,9 +97,9 @@ def test_what_is_impossible_is_refused_before_training(stage, message):
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        (Shrink(), "params: expected either this or macs, and the other 0"),
+        (Shrink(), "params: expected either this or macs to be given"),
         (Shrink(params=0.5, macs=9), r"either this or macs.* \(macs is 9\), received 0.5"),
-        (Shrink(macs=1), "macs: expected a share below 1 or a number above 1, received 1"),
+        (Shrink(macs=1), "macs: expected a share below 1 or a whole number above 1, received 1"),
         (Shrink(params=-0.5), "params: expected a number of at least 0, received -0.5"),
         (Shrink(params=0.5, epochs=0, average=EMA()), "average: expected None for a stage of 0"),
         (Shrink(params=0.5, multiple=0), "multiple: expected a number of at least 1"),
@@ -109,7 +119,7 @@ def test_check_raises_where_the_target_was_missed(caplog):
     caplog.set_level("INFO")
     for params in (125, 500):
         stage.check(facts(1000), facts(params))
-        assert caplog.messages[-1] == f"stage shrink: {params} of 1,000 parameters are left."
+        assert caplog.messages[-1] == f"stage shrink: {params} of 1,000 parameters are left, {params / 10:.0f}%."
     for params in (124, 501):
         with pytest.raises(RunError, match=f"between 125 and 500 .*, measured {params}"):
             stage.check(facts(1000), facts(params))
@@ -136,3 +146,15 @@ def test_resnet50_is_shrunk_within_half_a_minute():
     small = Shrink(macs=0.5).prepare(model, 1, None)
     assert time.perf_counter() - began < 30
     assert 0.49 < measure(small).macs / measure(model).macs <= 0.5
+
+
+def test_zeros_in_a_pattern_are_not_shrunk_apart():
+    stage = Prune(pattern=NofM(), growth=AtOnce())
+    model = SmallCNN(filters=(16, 32), units=16)(
+        Spec(shape=(8, 8, 1), class_names=("a", "b"), train_size=8)
+    )
+    pruned = stage.rehearsed(stage.prepare(model, 10, None))
+    with pytest.raises(
+        ConfigError, match=r"expected a model without N:M zeros.*with 2 of 4, which"
+    ):
+        Shrink(params=0.6).prepare(pruned, 10, None)

@@ -1,5 +1,6 @@
 """Images in a folder per class."""
 
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from tfopt.data.quality import hint
 from tfopt.data.source import Source
 from tfopt.data.splits import Splits
 
+_LOG = logging.getLogger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _Listing = dict[str, list[Path]]
 
@@ -40,6 +42,9 @@ class ImageFolder(Source):
         yield from Source.rules(self)
         if not self.path:
             yield "path", "a folder with train and test in it, as in --config.data.path=DIR"
+        else:
+            # Here as well as in load, so that TensorFlow isn't waited for.
+            _check_folder(Path(self.path).expanduser(), "a folder with train and test")
         if self.image_size is not None and min(self.image_size) < 1:
             yield "image_size", "a height and a width of at least 1 pixel"
 
@@ -54,6 +59,7 @@ class ImageFolder(Source):
         shape = first_shape(next(p for paths in found["train"].values() for p in paths))
         shape = (*(self.image_size or shape[:2]), shape[2])
         count = sum(len(paths) for listing in found.values() for paths in listing.values())
+        _LOG.info("data: reading %s images.", f"{count:,}")
         on_disk = count * math.prod(shape) > self.memory_limit_mb * 2**20
         pairs = {split: self._pair(root, found[split], shape, on_disk) for split in splits}
         return self.splits(**pairs, class_names=tuple(found["train"]), batch_size=batch_size)

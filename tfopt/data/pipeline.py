@@ -68,6 +68,7 @@ def from_arrays(
             class_names=tuple(class_names),
             train_size=train_size,
             normalisation=normalisation,
+            limits=None if normalisation.changes else _limits([rows for rows, _ in pairs.values()]),
         ),
         batch_size=batch_size,
     )
@@ -134,6 +135,12 @@ class _Examples:
             return self.normalise(gather(indices)), tf.gather(labels, indices), weights
 
         return _prefetched(tf.data.Dataset.range(batches), load)
+
+
+def _limits(splits: list[np.ndarray]) -> tuple[int, int] | None:
+    if any(rows.dtype.kind == "f" for rows in splits):
+        return None
+    return min(int(rows.min()) for rows in splits), max(int(rows.max()) for rows in splits)
 
 
 def _prefetched(batches: "tf.data.Dataset", load: Callable) -> "tf.data.Dataset":

@@ -12,6 +12,8 @@ from tfopt.data.rows import chunks
 
 _LOG = logging.getLogger(__name__)
 _EXACT = 2**24
+_TO_INT32 = "convert them to int32"
+_TO_NUMBERS = "number them, as np.unique(labels, return_inverse=True) does"
 
 
 def checked(
@@ -39,6 +41,11 @@ def _check_sizes(split: str, examples: np.ndarray, labels: np.ndarray) -> None:
             f"config.data: expected examples in the {split} split, received none; "
             f"provide some for {split}."
         )
+    if labels.ndim == 2 and labels.shape[1] > 1 and len(labels) == len(examples):
+        raise ConfigError(
+            f"config.data: expected the number of a class for each example in the {split} split, "
+            f"received labels of shape {labels.shape}; take labels.argmax(axis=1)."
+        )
     if labels.shape not in ((len(examples),), (len(examples), 1)):
         raise ConfigError(
             f"config.data: expected one label for each of the {len(examples)} examples in the "
@@ -50,7 +57,7 @@ def _checked_labels(split: str, labels: np.ndarray, class_names: tuple[str, ...]
     if labels.dtype.kind not in "iu":
         raise ConfigError(
             f"config.data: expected whole numbers as labels in the {split} split, received "
-            f"{labels.dtype}; convert them to int32."
+            f"{labels.dtype}; {_TO_NUMBERS if labels.dtype.kind in 'USO' else _TO_INT32}."
         )
     classes = len(class_names)
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))

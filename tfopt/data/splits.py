@@ -13,13 +13,15 @@ class Spec:
 
     `shape` is that of one example without the batch, as the model receives it (float32,
     normalised); labels are integers from 0 to `classes - 1`. `train_size` counts the examples
-    that are trained on, without those that went to validation.
+    that are trained on, without those that went to validation. `limits` are the least and the
+    greatest of all values where they are whole numbers that come as they are, such as tokens.
     """
 
     shape: tuple[int, ...]
     class_names: tuple[str, ...]
     train_size: int
     normalisation: Normalisation = Normalisation()
+    limits: tuple[int, int] | None = None
 
     @property
     def classes(self) -> int:

@@ -177,6 +177,19 @@ class Int16x8(Variant):
 
     examples: int = bounded(200, least=1)
 
+    def check(self, model: "keras.Model") -> None:
+        """Raise ConfigError for what was trained to stay float, or in 4 bits: it can't be kept."""
+        # Deferred, since it loads TensorFlow.
+        from tfopt.rounding import BY_CONFIG, four_bits, left_float
+
+        Variant.check(self, model)
+        kept = [name for name, reason in left_float(model).items() if reason == BY_CONFIG]
+        if unkept := [*kept, *sorted(four_bits(model))]:
+            raise ConfigError(
+                f"variant {self.name!r}: expected a model whose kernels all have 8 bits, received "
+                f"{model.name!r}, in which layer {unkept[0]!r} was trained for others; use Int8()."
+            )
+
     def configure(self, made: Any, model: "keras.Model", examples: Examples) -> None:
         """Quantize what has a kernel of this kind, with ranges from `examples`."""
         calibrate(made, model, chosen(self.name, examples, self.examples))

@@ -1,6 +1,7 @@
 """Soups: the mean of the weights of several models of one shape, at the size of one."""
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from tfopt.evaluate import logits
 from tfopt.fusion.members import checked, load_all
 from tfopt.graph import rebuilt
 from tfopt.stages.average import has_statistics, recompute_statistics
+
+_LOG = logging.getLogger(__name__)
 
 
 @spec
@@ -76,6 +79,10 @@ class GreedySoup:
             accuracy = _accuracy(soup, splits)
             if accuracy >= reached:
                 chosen, best, reached = [*chosen, more], soup, accuracy
+        _LOG.info(
+            "soup of %d of %d models: %.1f%% on the validation split.",
+            *(len(chosen), len(weights), 100 * reached),
+        )
         return best
 
 

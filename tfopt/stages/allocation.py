@@ -114,7 +114,7 @@ def allocate(
     least = _LEAST * max(1 - zeros / sum(kernel.size for kernel in kernels), 0)
     scores, gains = [], []
     for kernel in kernels:
-        weights = patterns.folded(costs[kernel.key], kernel.layer_type, kernel.name)
+        weights = patterns.folded(costs[kernel.key], kernel.inner_type, kernel.name)
         cost, gain = _rising(pattern, weights)
         score = np.array(allocation.scores(cost, gain, kernel.shape), np.float64)
         if cost.any():  # an initializer may have made all of them zero

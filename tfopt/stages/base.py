@@ -25,6 +25,9 @@ class Stage:
     """
 
     quantizes: ClassVar[bool] = False
+    # Whether it works on what was learned, and whether what it does ends with the next change.
+    needs_trained: ClassVar[bool] = False
+    goes_last: ClassVar[bool] = False
 
     name: str = "train"
     epochs: int = bounded(1, least=0)

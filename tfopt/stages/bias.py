@@ -1,7 +1,7 @@
 """Bias correction (Nagel et al. 2019, "Data-free quantization", section 4.2, with data)."""
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ class CorrectBias(Stage):
     positions. The model itself is off by as much the other way: it is a preparation of the
     file. BatchNormalization is folded first.
     """
+
+    needs_trained: ClassVar[bool] = True
+    goes_last: ClassVar[bool] = True
 
     name: str = "correct_bias"
     epochs: int = bounded(0, least=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfopt.compat import keras
 from tfopt.config import ConfigError, RunError, bounded, having, spec
-from tfopt.facts import Facts, Kernel, channels, kernel_variables, measure
+from tfopt.facts import Facts, Kernel, channels, from_channels, kernel_variables, measure
 from tfopt.graph import rebuilt
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.base import Stage
@@ -41,7 +41,7 @@ class Cluster(Stage):
 
     name: str = "cluster"
     learning_rate: float = bounded(1e-2, above=0)
-    clusters: int = bounded(16, least=2)
+    clusters: int = bounded(16, least=2, most=256)
     initialization: Any = having("centroids", KMeansPlusPlus)
     per_channel: bool = False
     exclude: tuple[Any, ...] = ()
@@ -89,9 +89,13 @@ class Cluster(Stage):
 
     def _values(self, kernel: Any, facts: Kernel) -> Any:
         sparse = is_sparse(facts.zeros, facts.size)
-        columns = channels(kernel, facts.name) if self.per_channel else kernel.reshape(-1, 1)
+        if not self.per_channel:
+            values = kernel.reshape(-1, 1)
+            found = shared(values, self.clusters, self.initialization, sparse=sparse)
+            return found.reshape(kernel.shape)
+        columns = channels(kernel, facts.name, facts.inner_type)
         found = shared(columns, self.clusters, self.initialization, sparse=sparse)
-        return found.reshape(kernel.shape)
+        return from_channels(found, kernel.shape, facts.inner_type)
 
     def _covered(self, kernels: Sequence[Kernel]) -> list[Kernel]:
         left = excluded(self, kernels)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,9 +40,12 @@ class Equalize(Stage):
     ReLU, pooling and folded BatchNormalization: the model computes the same, and its int8 file
     less far from it. A ceiling, as ReLU6 has, doesn't scale: it is taken off where no more than
     a share of `ceilings` of the outputs reach it on `batches` batches, and ends the chain else;
-    above 0 the model computes another thing, which the next stage may have to train away.
+    outputs that reach it then, on other data as well, are another thing, which the next stage may
+    have to train away.
     Not for clustered kernels, whose shared values it would scale apart.
     """
+
+    needs_trained: ClassVar[bool] = True
 
     name: str = "equalize"
     epochs: int = bounded(0, least=0)

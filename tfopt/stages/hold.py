@@ -11,12 +11,14 @@ import numpy as np
 
 from tfopt.compat import keras, tf
 from tfopt.config import RunError
-from tfopt.facts import Facts, Kernel, kernel_variables
+from tfopt.facts import Facts, Kernel, kernel_variables, measure
 
-# A float kernel has no exact zeros and hardly two equal values by itself; more than these
-# shares were put there.
+# A float kernel has no exact zeros by itself, and hardly two equal values; more than these
+# shares were put there. Of a large one many are equal, most of all when it was stored in 16
+# bits, but in no channel so few that they make a codebook of one byte.
 _SPARSE = 0.02
 _SHARED = 0.5
+_CODEBOOK = 256
 
 
 def hold(model: "keras.Model", *, trained: bool) -> None:
@@ -27,14 +29,15 @@ def hold(model: "keras.Model", *, trained: bool) -> None:
     Weights that are equal stay equal, at the mean of what the step made of them. Those that a
     pruning wrapper masks are left out, since the step moves them away from zero.
     """
-    masks = _masks(model)
-    for name, variable in kernel_variables(model).items():
-        values = variable.numpy()
-        if not trained and _is_initial(len(np.unique(values)), bool(np.any(values == 0))):
+    masks, variables = _masks(model), kernel_variables(model)
+    for kernel in measure(model).kernels:
+        if not trained and _is_initial(kernel.distinct_total, kernel.zeros > 0):
             continue
-        constraint = _constraint(values, masks.get(name))
+        variable = variables[kernel.key]
+        constraint = _constraint(kernel, variable.numpy(), masks.get(kernel.key))
         for held in {id(v): v for v in (variable, *getattr(variable, "values", ()))}.values():
-            held._constraint = constraint
+            users = getattr(held._constraint, "users", held._constraint)
+            held._constraint = _Both(users, constraint) if constraint else users
 
 
 def check_held(
@@ -57,11 +60,23 @@ def check_held(
         for what, had, has in _losses(kernel, now, scaled) if now else ():
             raise _lost(stage, had, what, f"layer {kernel.layer!r}", has)
     # Those that a rewriting took apart, as attention's, are told by their size in all.
-    had, has = (sum(kernel.zeros for kernel in kernels) for kernels in (renamed, kept.values()))
-    sizes = [sum(kernel.size for kernel in kernels) for kernels in (renamed, kept.values())]
-    if sizes[0] == sizes[1] and is_sparse(had, sizes[0]) and has < had:
-        layers = ", ".join(dict.fromkeys(kernel.layer for kernel in renamed))
-        raise _lost(stage, had, "zeros", f"the layers {layers}", has)
+    made = [kernel for kernel in kept.values() if not _is_affine(kernel)]
+    _check_rewritten(stage, renamed, made)
+
+
+def _check_rewritten(stage: str, before: list[Kernel], made: list[Kernel]) -> None:
+    sizes = [sum(kernel.size for kernel in kernels) for kernels in (before, made)]
+    if not before or sizes[0] != sizes[1]:
+        return
+    where = f"the layers {', '.join(dict.fromkeys(kernel.layer for kernel in before))}"
+    had, has = (sum(kernel.zeros for kernel in kernels) for kernels in (before, made))
+    if is_sparse(had, sizes[0]) and has < had:
+        raise _lost(stage, had, "zeros", where, has)
+    shared = all(is_shared(k.distinct - (k.zeros > 0), k.channel_nonzeros) for k in before)
+    had, has = (max(kernel.distinct for kernel in kernels) for kernels in (before, made))
+    # A rewriting may have brought zeros, one value more.
+    if shared and has > had + 1:
+        raise _lost(stage, had, "distinct values per channel", where, has)
 
 
 def _lost(stage: str, had: int, what: str, where: str, has: int) -> RunError:
@@ -82,7 +97,7 @@ def _losses(before: Kernel, now: Kernel, scaled: bool) -> Iterator[tuple[str, in
     compared = [
         ("distinct values per channel", before.channel_nonzeros, before.distinct, now.distinct)
     ]
-    if not scaled:
+    if not scaled and not _is_affine(before):
         whole = before.nonzeros, before.distinct_total, now.distinct_total
         compared.insert(0, ("distinct values", *whole))
     # Pruning a kernel of shared values adds 0 to these.
@@ -99,7 +114,22 @@ def is_sparse(zeros: int, size: int) -> bool:
 
 def is_shared(distinct: int, weights: int) -> bool:
     """Return whether so few values of so many weights, zeros aside, were put there by a stage."""
-    return weights > 1 and distinct <= _SHARED * weights
+    return weights > 1 and distinct <= min(_SHARED * weights, _CODEBOOK)
+
+
+def _is_affine(kernel: Kernel) -> bool:
+    """Return whether `kernel` has one weight for each channel, which may well be all alike."""
+    return kernel.size == kernel.channels
+
+
+class _Both:
+    """The constraint that the user gave a variable, if any, and then what holds it."""
+
+    def __init__(self, users: Callable | None, ours: Callable) -> None:
+        self.users, self._ours = users, ours
+
+    def __call__(self, weight: Any) -> Any:
+        return self._ours(self.users(weight) if self.users else weight)
 
 
 def _masks(model: "keras.Model") -> dict[str, Any]:
@@ -109,12 +139,15 @@ def _masks(model: "keras.Model") -> dict[str, Any]:
     return {variables[id(weight)]: mask for pairs in wrappers for weight, mask, *_ in pairs}
 
 
-def _constraint(values: np.ndarray, mask: Any) -> Callable | None:
+def _constraint(kernel: Kernel, values: np.ndarray, mask: Any) -> Callable | None:
     zeros = values == 0
-    sparse = is_sparse(zeros.sum(), values.size)
+    sparse = is_sparse(kernel.zeros, kernel.size)
     kept = (~zeros if sparse else np.ones_like(zeros)).astype(np.float32)
-    distinct, groups = np.unique(values, return_inverse=True)
-    if is_shared(int(np.count_nonzero(distinct)), int(np.count_nonzero(values))):
+    beside = kernel.zeros > 0
+    of_all = is_shared(kernel.distinct_total - beside, kernel.nonzeros)
+    by_channel = is_shared(kernel.distinct - beside, kernel.channel_nonzeros)
+    if by_channel or (of_all and not _is_affine(kernel)):
+        groups = np.unique(values, return_inverse=True)[1]
         return _tied(groups.reshape(values.shape), kept, mask)
     if sparse:
         return lambda weight: weight * tf.constant(kept, weight.dtype)

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from tfopt.compat import keras, tf, tfmot_pruning
-from tfopt.facts import kernels_of
+from tfopt.facts import inner_type, kernels_of
 from tfopt.stages.patterns import folded, losing, unfolded
 
 
@@ -37,7 +37,7 @@ class Masked(tfmot_pruning.PruneLowMagnitude):
             block_pooling_type="AVG",
         )
         self.pruning_obj.pattern = self._pattern
-        self.pruning_obj.layer_type = type(self.layer).__name__
+        self.pruning_obj.inner_type = inner_type(self.layer)
         self.pruning_obj.shares = self._shares
 
     # The arguments stand where attention has them: Keras looks for `training` by its place.
@@ -80,6 +80,6 @@ class _Masking(tfmot_pruning.pruning_impl.Pruning):
         relative = self.shares[name] / max(self.shares.values())
         sparsity = relative * self._pruning_schedule(self._step_fn())[1]
         zeros = tf.cast(tf.round(sparsity * weights.shape.num_elements()), tf.int32)
-        costs = tf.square(folded(weights, self.layer_type, name))
-        gone = unfolded(losing(self.pattern, costs, zeros), weights.shape, self.layer_type)
+        costs = tf.square(folded(weights, self.inner_type, name))
+        gone = unfolded(losing(self.pattern, costs, zeros), weights.shape, self.inner_type)
         return tf.zeros([], weights.dtype), tf.cast(~gone, weights.dtype)

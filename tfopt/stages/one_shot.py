@@ -31,6 +31,7 @@ class OneShotPrune(Sparsify):
     """
 
     prunes: ClassVar[tuple[str, ...]] = ("Conv1D", "Conv2D", "Dense")
+    needs_trained: ClassVar[bool] = True
 
     name: str = "one_shot"
     epochs: int = bounded(0, least=0)
@@ -50,6 +51,11 @@ class OneShotPrune(Sparsify):
                 self._prune(layer, zeros, _inputs(pruned, layer, examples))
         recompute_statistics(pruned, examples)
         return pruned
+
+    def finish(self, model: "keras.Model") -> "keras.Model":
+        """Return `model`, whose zeros are where its pattern has them."""
+        self.check_pattern(model)
+        return model
 
     def _prune(self, layer: Any, zeros: int, inputs: Iterator) -> None:
         kernel, layer_type = layer.kernel.numpy(), type(layer).__name__

@@ -6,10 +6,16 @@ among its outputs, or in its last projection among its inputs.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from tfopt.compat import tf
 from tfopt.config import bounded, spec
+from tfopt.facts import is_transposed
+
+# The N:M patterns that hardware and papers know, and how near to its share of zeros one is.
+_USUAL = ((2, 4), (1, 2), (3, 4), (1, 4), (4, 8), (6, 8))
+_NEAR = 0.03
 
 
 @spec
@@ -87,20 +93,20 @@ class NofM:
         return tf.reshape(rank < self.zeros, [positions, -1, outputs])[:, :inputs]
 
 
-def folded(kernel: Any, layer_type: str, name: str = "kernel") -> Any:
-    """Return the `kernel` that a layer of this type has by this name as (positions, in, out)."""
+def folded(kernel: Any, inner_type: str, name: str = "kernel") -> Any:
+    """Return the `kernel` that a layer of this class has by this name as (positions, in, out)."""
     kernel = tf.convert_to_tensor(kernel)
-    if layer_type == "MultiHeadAttention":
+    if inner_type == "MultiHeadAttention":
         summed = kernel.shape[: 2 if "output" in name else 1]
         return tf.reshape(kernel, [1, math.prod(summed), -1])
-    if _is_transposed(layer_type):
+    if is_transposed(inner_type):
         kernel = tf.linalg.matrix_transpose(kernel)
     return tf.reshape(kernel, [-1, *kernel.shape[-2:]])
 
 
-def unfolded(values: Any, shape: tuple[int, ...], layer_type: str) -> Any:
+def unfolded(values: Any, shape: tuple[int, ...], inner_type: str) -> Any:
     """Return what `folded` made of a kernel of `shape` in that shape again."""
-    if not _is_transposed(layer_type):
+    if not is_transposed(inner_type):
         return tf.reshape(values, shape)
     return tf.linalg.matrix_transpose(tf.reshape(values, [*shape[:-2], shape[-1], shape[-2]]))
 
@@ -129,9 +135,28 @@ def losing(pattern: Any, costs: Any, zeros: Any) -> Any:
     return tf.gather(goes, numbers) & pattern.may_go(costs)
 
 
-def most(pattern: Any, shape: tuple[int, ...], layer_type: str, name: str = "kernel") -> int:
+def n_of_m(kernels: Sequence[Any]) -> NofM | None:
+    """Return the N:M pattern that all of the sparse `kernels` (positions, in, out) have, if any.
+
+    They have as many zeros as it brings by itself: more of them would have it by chance.
+    """
+    for zeros, of in _USUAL:
+        pattern = NofM(zeros=zeros, of=of)
+        counts = [(int(tf.math.count_nonzero(k)), k.shape.num_elements()) for k in kernels]
+        share = sum(left for left, _ in counts) / max(sum(size for _, size in counts), 1)
+        if abs(share - (1 - zeros / of)) < _NEAR and all(has(pattern, k) for k in kernels):
+            return pattern
+    return None
+
+
+def has(pattern: NofM, kernel: Any) -> bool:
+    """Return whether `kernel` (positions, inputs, outputs) has the zeros of `pattern`."""
+    return not bool(tf.reduce_any(pattern.may_go(tf.square(kernel)) & (kernel != 0)))
+
+
+def most(pattern: Any, shape: tuple[int, ...], inner_type: str, name: str = "kernel") -> int:
     """Return how many zeros `pattern` can give to a kernel of `shape`."""
-    costs = folded(tf.ones(shape), layer_type, name)
+    costs = folded(tf.ones(shape), inner_type, name)
     return int(tf.math.count_nonzero(pattern.may_go(costs)))
 
 
@@ -163,7 +188,3 @@ def _least(costs: Any, gains: Any, zeros: Any) -> Any:
     below, tied = bits < threshold, given(bits == threshold)
     missing = zeros - tf.reduce_sum(given(below))
     return below | (bits == threshold) & (2 * tf.cumsum(tied) - tied <= 2 * missing)
-
-
-def _is_transposed(layer_type: str) -> bool:
-    return layer_type.endswith("Transpose")

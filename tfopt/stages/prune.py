@@ -138,6 +138,8 @@ class Prune(Sparsify):
         """Return the model without pruning wrappers."""
         from tfopt.stages.masked import Masked
 
-        return rebuilt(
+        plain = rebuilt(
             model, lambda layer: copied(layer.layer if isinstance(layer, Masked) else layer)
         )
+        self.check_pattern(plain)
+        return plain

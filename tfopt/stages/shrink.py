@@ -1,20 +1,22 @@
 """Structured pruning: channels are removed, and what is left is a smaller plain model."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfopt.compat import keras
 from tfopt.config import ConfigError, RunError, bounded, having, spec
-from tfopt.facts import Facts, measure
+from tfopt.facts import Facts, Kernel, kernel_variables, measure
 from tfopt.graph import rebuilt
 from tfopt.stages import budget
 from tfopt.stages.base import Stage
 from tfopt.stages.channels import Channels, coupled
 from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
+from tfopt.stages.hold import is_sparse
 from tfopt.stages.importance import L1
+from tfopt.stages.patterns import folded, n_of_m
 
 _LOG = logging.getLogger(__name__)
 _COSTS = {"params": budget.params, "macs": budget.macs}
@@ -47,9 +49,10 @@ class Shrink(Stage):
         yield from Stage.rules(self)
         yield from exclude_rules(self)
         if bool(self.params) == bool(self.macs):
-            yield "params", f"either this or macs, and the other 0 (macs is {self.macs:g})"
-        elif self._asked == 1:
-            yield self._what, "a share below 1 or a number above 1"
+            given = f", and the other 0 (macs is {self.macs:g})" if self.macs else " to be given"
+            yield "params", f"either this or macs{given}"
+        elif self._asked == 1 or (self._asked > 1 and self._asked % 1):
+            yield self._what, "a share below 1 or a whole number above 1"
 
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return a smaller model, or raise ConfigError with the least that is possible."""
@@ -58,6 +61,7 @@ class Shrink(Stage):
             model = rebuilt(model)
         kernels = measure(model).kernels
         check_exclude(self, kernels)
+        self._check_pattern(model, kernels)
         found = coupled(model, excluded(self, kernels).__contains__)
         kinds = budget.kinds(found)
         cost = _COSTS[self._what](model, found, kinds)
@@ -80,7 +84,24 @@ class Shrink(Stage):
                 f"stage {self.name!r}: expected between {target / 4:,.0f} and {target:,.0f} "
                 f"{noun}, measured {measured:,}."
             )
-        _LOG.info("stage %s: %s of %s %s are left.", self.name, f"{measured:,}", f"{whole:,}", noun)
+        _LOG.info(
+            "stage %s: %s of %s %s are left, %.0f%%.",
+            *(self.name, f"{measured:,}", f"{whole:,}", noun, 100 * measured / whole),
+        )
+
+    def _check_pattern(self, model: "keras.Model", kernels: Sequence[Kernel]) -> None:
+        values = kernel_variables(model)
+        sparse = [
+            folded(values[kernel.key], kernel.inner_type, kernel.name)
+            for kernel in kernels
+            if is_sparse(kernel.zeros, kernel.size)
+        ]
+        if sparse and (pattern := n_of_m(sparse)):
+            raise ConfigError(
+                f"stage {self.name!r}: expected a model without N:M zeros, received one with "
+                f"{pattern.zeros} of {pattern.of}, which don't survive the loss of channels; put "
+                f"{self.name!r} before the stage that prunes."
+            )
 
     def _rated(self, model: "keras.Model", found: Channels, samples: Any) -> np.ndarray:
         try:

@@ -11,13 +11,14 @@ from tfopt.stages.allocation import Uniform, allocate
 from tfopt.stages.base import Stage
 from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
 from tfopt.stages.hold import is_sparse
-from tfopt.stages.patterns import Unstructured, folded, losing, most
+from tfopt.stages.patterns import Unstructured, folded, has, losing, most
 
 _LOG = logging.getLogger(__name__)
 _POINT = 0.01
 _USUAL = 0.8
-# Only its equation tells the inputs of its kernel from the outputs.
-_NO_TILES = {"EinsumDense"}
+# Only its equation tells the inputs of the one from its outputs; of the other's rows each is
+# looked up alone, and none are summed over.
+_NO_TILES = {"EinsumDense", "Embedding"}
 
 
 @spec
@@ -42,6 +43,9 @@ class Sparsify(Stage):
         """Yield what is impossible."""
         yield from Stage.rules(self)
         yield from exclude_rules(self)
+        default = type(self).__dataclass_fields__["allocation"].default_factory
+        if self.pattern.fixed and self.allocation not in (Uniform(), default()):
+            yield "allocation", "none with an N:M pattern, which gives every layer its own share"
 
     def zeros(self, model: "keras.Model", samples: Any) -> dict[Kernel, int]:
         """Return how many zeros each kernel shall have; raise ConfigError if that can't be."""
@@ -56,15 +60,7 @@ class Sparsify(Stage):
             zeros = allocate(self.allocation, self.pattern, model, samples, kernels, wanted)
         given = (there + self._reached(model, zeros)) / total
         if self._asked and abs(given - self._asked) > self._tolerance(facts):
-            raise ConfigError(
-                f"stage {self.name!r}: expected a sparsity that its {len(kernels)} kernels can "
-                f"give in this pattern, received {self._asked:g}; {given:.3f} is "
-                f"{'what they give' if self.pattern.fixed else 'the nearest that they can'} "
-                f"({sum(k.size for k in dense):,} of {total:,} weights stay dense, "
-                f"{sum(k.zeros for k in kernels):,} of the others were zero before): "
-                f"{'leave sparsity out' if self.pattern.fixed else 'ask for less'}, "
-                "or change exclude or pattern."
-            )
+            raise ConfigError(self._unreachable(kernels, dense, given, total))
         return zeros
 
     def check(self, before: Facts, after: Facts) -> None:
@@ -84,6 +80,35 @@ class Sparsify(Stage):
                 f"stage {self.name!r}: expected sparsity {asked:.3f} over all kernels, measured "
                 f"{after.sparsity:.3f}; train for more epochs or end the growth earlier."
             )
+
+    def check_pattern(self, model: "keras.Model") -> None:
+        """Raise RunError where a kernel of the finished `model` hasn't the zeros of its N:M."""
+        values, pattern = kernel_variables(model), self.pattern
+        for kernel in self._covered(measure(model)) if pattern.fixed else ():
+            if not has(pattern, folded(values[kernel.key], kernel.inner_type, kernel.name)):
+                raise RunError(
+                    f"stage {self.name!r}: expected {pattern.zeros} zeros in {pattern.of} "
+                    f"consecutive inputs of layer {kernel.layer!r}, measured fewer; train for "
+                    "more epochs or end the growth earlier."
+                )
+
+    def _unreachable(
+        self, kernels: list[Kernel], dense: list[Kernel], given: float, total: int
+    ) -> str:
+        there = sum(kernel.zeros for kernel in kernels)
+        if self.pattern.fixed:
+            nearest, remedy = "what they give", "leave sparsity out"
+        elif given > self._asked and there:
+            nearest, remedy = "zero with what already is, and stays", "ask for more"
+        else:
+            nearest, remedy = "the nearest that they can", "ask for less"
+        kinds = ", ".join(dict.fromkeys(kernel.layer_type for kernel in kernels))
+        return (
+            f"stage {self.name!r}: expected a sparsity that its {len(kernels)} kernels ({kinds}) "
+            f"can give in this pattern, received {self._asked:g}; {given:.3f} is {nearest} "
+            f"({sum(k.size for k in dense):,} of {total:,} weights stay dense, {there:,} of the "
+            f"others were zero before): {remedy}, or change exclude or pattern."
+        )
 
     @property
     def _asked(self) -> float:
@@ -117,10 +142,10 @@ class Sparsify(Stage):
 
     def _covered(self, facts: Facts) -> list[Kernel]:
         refused = set() if self.pattern.tile == (1, 1) else _NO_TILES
-        return [kernel for kernel in self._named(facts) if kernel.layer_type not in refused]
+        return [kernel for kernel in self._named(facts) if kernel.inner_type not in refused]
 
     def _most(self, kernel: Kernel) -> int:
-        return most(self.pattern, kernel.shape, kernel.layer_type, kernel.name)
+        return most(self.pattern, kernel.shape, kernel.inner_type, kernel.name)
 
     def _reached(self, model: "keras.Model", zeros: dict[Kernel, int]) -> int:
         """Return how many zeros there will be, with those that lie outside of the pattern."""
@@ -128,7 +153,7 @@ class Sparsify(Stage):
         for kernel, count in zeros.items():
             # All of them zero is what an initializer made.
             if is_sparse(kernel.zeros, kernel.size) and kernel.zeros < kernel.size:
-                weights = folded(values[kernel.key], kernel.layer_type, kernel.name)
+                weights = folded(values[kernel.key], kernel.inner_type, kernel.name)
                 gone = losing(self.pattern, tf.square(weights), count)
                 count = int(tf.math.count_nonzero(gone | (weights == 0)))
             reached += count

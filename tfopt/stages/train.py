@@ -1,5 +1,6 @@
 """The one training loop: the only compile and fit."""
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from tfopt.stages.distill import attached
 from tfopt.stages.hold import hold
 from tfopt.stages.kept import kept_logits
 
+_LOG = logging.getLogger(__name__)
 # Python works between two executions (progress bar, callbacks), the devices during one.
 _STEPS_PER_EXECUTION = 16
 
@@ -70,6 +72,8 @@ def train(
         state["averages"] = averages[0].variables
     checkpoints = EpochCheckpoints(place.checkpoints(stage), **state)
     history = checkpoints.restore()
+    if history:
+        _LOG.info("stage %s: goes on after epoch %d.", stage.name, len(history))
     examples = steps * splits.batch_size
     watchers = [
         *stage.callbacks(place.logs(stage)),

@@ -115,7 +115,9 @@ def _normalised(rewriter: Any, layer: Any) -> Callable:
         unit = ranged(centred * inverse, "unit")
         scale = 1.0 if layer.gamma is None else layer.gamma.numpy()
         offset = 0.0 if layer.beta is None else layer.beta.numpy()
-        return rewriter.end(layer, affine(unit, scale, offset, layer.name, trainable=True))
+        return rewriter.end(
+            layer, affine(unit, scale, offset, layer.name, trainable=layer.trainable)
+        )
 
     return called
 
@@ -146,12 +148,14 @@ def _separable(rewriter: Any, layer: Any) -> Callable:
             dilation_rate=layer.dilation_rate[0] if flat else layer.dilation_rate,
             use_bias=False,
             name=f"{layer.name}_depthwise",
+            trainable=layer.trainable,
         ),
         layer,
     )
-    pointwise = rewriter.kernel(
-        second(layer.filters, 1, use_bias=layer.use_bias, name=layer.name), layer
+    made = second(
+        layer.filters, 1, use_bias=layer.use_bias, name=layer.name, trainable=layer.trainable
     )
+    pointwise = rewriter.kernel(made, layer)
     values = layer.get_weights()
 
     def called(x: Any) -> Any:

@@ -32,7 +32,7 @@ def finished(model: "keras.Model") -> "keras.Model":
         if isinstance(source, Rounded) and norm_of(source) is layer:
             return lambda x, **_: x
         scale, offset = factors(layer)
-        return lambda x, **_: affine(x, scale, offset, layer.name, trainable=True)
+        return lambda x, **_: affine(x, scale, offset, layer.name, trainable=layer.trainable)
 
     return rebuilt(model, replace)
 

@@ -4,6 +4,7 @@ from enum import Enum, auto
 from typing import Any
 
 from tfopt.compat import keras
+from tfopt.graph import operator
 
 
 class Kind(Enum):
@@ -91,11 +92,6 @@ def kind_of(layer: "keras.layers.Layer") -> Kind:
     if type(layer) is not getattr(keras.layers, name, None):
         return Kind.SAME if name == "Range" else Kind.UNKNOWN
     return _BY_OPTIONS.get(name, lambda _: _OF_LAYER.get(name, Kind.UNKNOWN))(layer)
-
-
-def operator(layer: Any) -> str:
-    """Return the name of the function that an operator `layer` calls, such as `math.add`."""
-    return layer.get_config()["function"] if type(layer).__name__ == "TFOpLambda" else ""
 
 
 def activation(layer: Any) -> str:

@@ -32,7 +32,9 @@ def dense(rewriter: Any, of: Any, name: str, kernel: Any, bias: Any, contracted:
     """Return a call that contracts the last dimensions of its input with the first of `kernel`."""
     kernel = np.asarray(kernel)
     taken, given = kernel.shape[:contracted], kernel.shape[contracted:]
-    made = keras.layers.Dense(math.prod(given), use_bias=bias is not None, name=name)
+    made = keras.layers.Dense(
+        math.prod(given), use_bias=bias is not None, name=name, trainable=of.trainable
+    )
     call = rewriter.kernel(made, of)
 
     def called(x: Any) -> Any:

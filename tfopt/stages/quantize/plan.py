@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tfopt.compat import tf
-from tfopt.graph import consumers, producers
+from tfopt.graph import consumers, operator, producers
+from tfopt.rounding import BY_CONFIG
 from tfopt.stages.quantize import composite
-from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, operator, why_float
+from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
 
 _FUSING = (Kind.KERNEL, Kind.NORM, Kind.MERGE)
 _RELUS = (Kind.RELU, "nn.relu6")
@@ -30,13 +31,14 @@ class Plan:
         """Return why `layer` stays float, "" where it doesn't."""
         kind, name = kind_of(layer), operator(layer) or type(layer).__name__
         if not self._bits(layer):
-            return "the config says so"
+            return BY_CONFIG
         if reason := why_float(kind, name):
             return reason
         if kind is Kind.COMPOSITE and not composite.can_build(layer):
             return f"it isn't known how to compute this form of {name} in int8"
         # The operators that these are made of would lose it.
-        masked = kind in (Kind.KERNEL, Kind.COMPOSITE) and _is_masked(layer)
+        uses = kind in (Kind.KERNEL, Kind.COMPOSITE) or name == "GlobalAveragePooling1D"
+        masked = uses and _is_masked(layer)
         return "a mask of steps reaches it" if masked else ""
 
     def absorbed(self, layer: Any) -> bool:

@@ -54,9 +54,21 @@ class Rewriter:
         self._bits = bits
         self._range = {"bits": activations, "rate": rate}
         self._names: Counter[str] = Counter()
+        self._of = ""
 
     def __call__(self, layer: Any) -> Callable:
         """Return what is called in place of `layer`."""
+        made = self._made(layer)
+        if isinstance(made, keras.layers.Layer):
+            return made
+
+        def called(*args: Any, **options: Any) -> Any:
+            self._of = layer.name
+            return made(*args, **options)
+
+        return called
+
+    def _made(self, layer: Any) -> Callable:
         if reason := self._plan.reason(layer):
             return self._float(layer, reason)
         if self._bits(layer) == 4 and type(layer).__name__ in _EIGHT_BITS:
@@ -85,7 +97,7 @@ class Rewriter:
 
     def range(self, name: str, **options: Any) -> Range:
         """Return a layer that rounds what it is called with."""
-        return Range(**self._range | options, name=self.named(f"{name}_range"))
+        return Range(**self._range | options, of=self._of, name=self.named(f"{name}_range"))
 
     def end(self, layer: Any, tensor: Any, **options: Any) -> Any:
         """Return the output of `layer`, rounded unless a later layer does that for it."""

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 from tfopt.compat import keras
 from tfopt.config import bounded, check_patterns, spec
+from tfopt.facts import measure
+from tfopt.graph import rebuilt
 from tfopt.stages.base import Stage
 
 _LOG = logging.getLogger(__name__)
@@ -49,7 +51,8 @@ class Float:
 class Quantize(Stage):
     """Train with the rounding of kernels and activations simulated (Jacob et al. 2017).
 
-    Kernels have `weights` bits, 4 or 8, symmetric with a scale for each output channel;
+    Kernels have `weights` bits, 4 or 8 (tables of an Embedding 8), symmetric with a scale for each
+    output channel;
     activations 8, or 16 with 8-bit kernels. `layers` are exceptions, `Bits(...)` or
     `Float(...)`, of which the first that names a layer counts. Ranges start from
     `calibration_batches` of the training data and move with the batches afterwards.
@@ -88,6 +91,13 @@ class Quantize(Stage):
         made = rewritten(model, self._bits, activations=self.activations, rate=rate)
         batches = samples.take(self.calibration_batches)
         observe(made, (examples for examples, *_ in batches), training=steps > 0)
+        tables = [layer.name for layer in made.layers if type(layer).__name__ == "Embedding"]
+        if tables and self.weights == 4:
+            _LOG.warning(
+                "stage %s: 8 bits and not 4, as TFLite looks up no others: %s.",
+                self.name,
+                ", ".join(tables),
+            )
         for layer, reason in left_float(made).items():
             _LOG.warning("stage %s: layer %s stays float: %s.", self.name, layer, reason)
         return made
@@ -105,9 +115,15 @@ class Quantize(Stage):
         return exception.bits() if exception else self.weights
 
     def _check_names(self, model: "keras.Model") -> None:
-        names = [layer.name for layer in model._flatten_layers(include_self=False)]
-        patterns = (pattern for each in self.layers for pattern in each.layers)
-        check_patterns(f"stage {self.name!r}, layers", patterns, names)
+        flat = rebuilt(model)
+        inputs: Any = flat.input_names
+        of: dict[type, list[str]] = {
+            Float: [layer.name for layer in flat.layers if layer.name not in inputs],
+            Bits: list(dict.fromkeys(kernel.layer for kernel in measure(flat).kernels)),
+        }
+        for number, each in enumerate(self.layers):
+            at = f"stage {self.name!r}, layers[{number}]"
+            check_patterns(at, each.layers, of[type(each)])
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
