@@ -72,7 +72,13 @@ def digits(seed):
     return rng.normal(size=(64, 8, 8, 1)).astype(np.float32), (np.arange(64) % 3).astype(np.int32)
 
 
-def fitted(folder, epochs):
+INTERRUPTED = [
+    {"sparsity": 0.4, "pattern": Block(), "allocation": Sensitivity(batches=2)},
+    {"pattern": NofM()},
+]
+
+
+def fitted(folder, epochs, options):
     """Train the rest of `epochs` epochs of one stage that keeps its checkpoints in `folder`."""
     keras.utils.set_random_seed(0)
     splits = from_arrays(
@@ -80,16 +86,19 @@ def fitted(folder, epochs):
         batch_size=16,
     )  # fmt: skip
     # Two epochs long even where only the first is trained, as in a run that was killed.
-    stage = Prune(epochs=2, sparsity=0.4, pattern=Block(), allocation=Sensitivity(batches=2))
+    stage = Prune(epochs=2, **options)
     prepared = stage.prepare(model(), 8, splits.samples)
     stage.epochs = epochs
     train(stage, prepared, [], splits, Place(workdir=folder, trained=True))
-    return stage.finish(prepared).get_weights()
+    return prepared.get_weights()
 
 
-def test_a_stage_that_was_interrupted_ends_in_the_same_weights(tmp_path):
-    whole, first = fitted(tmp_path / "whole", 2), fitted(tmp_path / "killed", 1)
-    rest = fitted(tmp_path / "killed", 2)
+@pytest.mark.parametrize("options", INTERRUPTED, ids=["blocks", "n_of_m"])
+def test_a_stage_that_was_interrupted_ends_in_the_same_weights(options, tmp_path):
+    whole, first = (
+        fitted(tmp_path / name, n, options) for name, n in (("whole", 2), ("killed", 1))
+    )
+    rest = fitted(tmp_path / "killed", 2, options)
     assert not all(map(np.array_equal, whole, first))
     assert all(map(np.array_equal, whole, rest))
 

@@ -119,7 +119,10 @@ def test_check_raises_where_the_target_was_missed(caplog):
     caplog.set_level("INFO")
     for params in (125, 500):
         stage.check(facts(1000), facts(params))
-        assert caplog.messages[-1] == f"stage shrink: {params} of 1,000 parameters are left, {params / 10:.0f}%."
+        assert (
+            caplog.messages[-1]
+            == f"stage shrink: {params} of 1,000 parameters are left, {params / 10:.0f}%."
+        )
     for params in (124, 501):
         with pytest.raises(RunError, match=f"between 125 and 500 .*, measured {params}"):
             stage.check(facts(1000), facts(params))
