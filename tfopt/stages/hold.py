@@ -35,8 +35,10 @@ def hold(model: "keras.Model", *, trained: bool) -> None:
             continue
         variable = variables[kernel.key]
         constraint = _constraint(kernel, variable.numpy(), masks.get(kernel.key))
-        for held in {id(v): v for v in (variable, *getattr(variable, "values", ()))}.values():
-            users = getattr(held._constraint, "users", held._constraint)
+        copies = getattr(variable, "values", (variable,))  # one on each replica
+        given = copies[0]._constraint
+        users = getattr(given, "users", given)
+        for held in {id(v): v for v in (variable, *copies)}.values():
             held._constraint = _Both(users, constraint) if constraint else users
 
 
