@@ -15,7 +15,7 @@ from tfopt.command_line import parse
 from tfopt.compat import litert, tf
 from tfopt.config_file import shipped_configs
 
-NEEDED = {"image_folder": ["--config.data.path=images"]}
+NEEDED = {"image_folder": [f"--config.data.path={Path(__file__).parent}"]}
 
 
 def tfopt(*arguments):

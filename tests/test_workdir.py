@@ -42,7 +42,7 @@ def refusal(workdir, other):
         ),
         (
             experiment(seed=1, batch_size=2, replicas=2, deterministic=True, source="new"),
-            "and 2 more fields differ; choose",
+            "and 2 more differ; choose",
         ),
     ],
 )
