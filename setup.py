@@ -9,6 +9,8 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tfopt" / "__init__.py").read_text()).group(1)
 
 EDGE = ["ai-edge-quantizer==0.10.0"]
+_THERE = "python_version >= '3.11' and sys_platform == 'linux'"
+TPU_CHECK = [f"jax==0.10.2; {_THERE}", f"libtpu==0.0.52; {_THERE}"]
 
 setup(
     name="tfopt",
@@ -42,8 +44,11 @@ setup(
     extras_require={
         # It is tested with one release of LiteRT, 2.3.0, and asks for that one itself.
         "edge": EDGE,
+        # Google's TPU compiler, which needs no TPU; Linux, Python 3.11 on.
+        "tpu-check": TPU_CHECK,
         "dev": [
             *EDGE,
+            *TPU_CHECK,
             "build>=1.2",
             "import-linter>=2.1",
             "ipykernel>=6.29",

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ai_edge_litert import schema_py_generated as tflite_schema
     from ai_edge_quantizer import quantizer as edge_quantizer
     from tensorflow.lite.python import convert as tflite_convert
+    from tensorflow.python.framework import function_def_to_graph as tf_functions
+    from tensorflow.python.ops import handle_data_util as tf_handle_data
+    from tensorflow.python.tpu import tpu_system_metadata as tf_tpu_metadata
     from tensorflow_model_optimization.python.core.sparsity.keras import (
         pruning_wrapper as tfmot_pruning,
     )
@@ -44,6 +47,10 @@ else:
     litert = _Lazy("ai_edge_litert.interpreter")
     tflite_schema = _Lazy("ai_edge_litert.schema_py_generated")
     tflite_convert = _Lazy("tensorflow.lite.python.convert")
+    # A TPU's program is taken out of the graph that TPUStrategy traces, which isn't public.
+    tf_functions = _Lazy("tensorflow.python.framework.function_def_to_graph")
+    tf_handle_data = _Lazy("tensorflow.python.ops.handle_data_util")
+    tf_tpu_metadata = _Lazy("tensorflow.python.tpu.tpu_system_metadata")
     edge_quantizer = _Lazy("ai_edge_quantizer.quantizer")
 
 __all__ = [
@@ -51,6 +58,9 @@ __all__ = [
     "keras",
     "litert",
     "tf",
+    "tf_functions",
+    "tf_handle_data",
+    "tf_tpu_metadata",
     "tflite_convert",
     "tflite_schema",
     "tfmot",

@@ -21,7 +21,7 @@ def choose(name: str, replicas: int = 0) -> "tf.distribute.Strategy":
     if name == "tpu" or (name == "auto" and tpus):
         strategy, why = _tpu(bool(tpus)), f"{len(tpus)} TPU cores found"
     elif name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        devices = _gpus(len(gpus), replicas) if gpus else _logical_cpus(replicas)
+        devices = _gpus(len(gpus), replicas) if gpus else logical_cpus(replicas)
         strategy, why = tf.distribute.MirroredStrategy(devices), f"devices {', '.join(devices)}"
     else:
         device = "/gpu:0" if gpus and name == "auto" else "/cpu:0"
@@ -46,7 +46,11 @@ def _gpus(found: int, replicas: int) -> list[str]:
     return [f"/gpu:{index}" for index in range(replicas or found)]
 
 
-def _logical_cpus(replicas: int) -> list[str]:
+def logical_cpus(replicas: int) -> list[str]:
+    """Return the names of `replicas` CPU devices (0: all there are), into which the CPU is split.
+
+    Raises ConfigError where TensorFlow runs already and was started with fewer.
+    """
     cpu = tf.config.list_physical_devices("CPU")[0]
     if replicas > 1:
         wanted = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]

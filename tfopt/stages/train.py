@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +59,9 @@ def train(
     # Deferred, since callbacks are subclasses of Keras's: configs must not load TensorFlow.
     from tfopt.stages import callbacks
 
-    _synchronise_statistics(model)
-    hold(model, trained=place.trained)
-    fitted, stream, learned = _taught(stage, model, teachers, splits, place.logits)
+    fitted = ready(stage, model, teachers, splits, trained=place.trained)
     steps = splits.steps_per_epoch
-    compile_model(stage, fitted, steps)
-    state = {"model": model, "optimizer": fitted.optimizer, **learned}
+    state = {"model": model, "optimizer": fitted.optimizer, **_learned(fitted)}
     averages = []
     if stage.average:
         averages = [callbacks.Averages(stage.average, model, stage.epochs * steps)]
@@ -75,6 +71,11 @@ def train(
     if history:
         _LOG.info("stage %s: goes on after epoch %d.", stage.name, len(history))
     examples = steps * splits.batch_size
+    kept = [
+        kept_logits(teacher, splits, place.logits)
+        for each, teacher in zip(stage.teachers, teachers, strict=True)
+        if each.cached
+    ]
     watchers = [
         *stage.callbacks(place.logs(stage)),
         *averages,
@@ -85,7 +86,7 @@ def train(
     ]
     verbose: Any = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch for a log file
     fitted.fit(
-        stream(place.first_epoch + len(history)),
+        splits.train(place.first_epoch + len(history), *kept),
         validation_data=splits.validation,
         initial_epoch=len(history),
         epochs=stage.epochs,
@@ -98,20 +99,21 @@ def train(
     return history
 
 
-def _taught(
-    stage: Stage, model: "keras.Model", teachers: list, splits: Any, logits_dir: Path
-) -> tuple["keras.Model", Callable, dict]:
-    """Return what is fitted, its training stream by first epoch, and what it learns beside."""
-    if not stage.teachers:
-        return model, splits.train, {}
-    fitted = attached(stage.name, model, stage.teachers, teachers, splits)
-    kept = [
-        kept_logits(teacher, splits, logits_dir)
-        for spec, teacher in zip(stage.teachers, teachers, strict=True)
-        if spec.cached
-    ]
-    learned = {"projections": fitted.projections} if fitted.projections else {}
-    return fitted, lambda first_epoch: splits.train(first_epoch, *kept), learned
+def ready(
+    stage: Stage, model: "keras.Model", teachers: list, splits: Any, *, trained: bool
+) -> "keras.Model":
+    """Return what is fitted, compiled: `model`, or with `teachers` the model around it."""
+    _synchronise_statistics(model)
+    hold(model, trained=trained)
+    fitted = attached(stage.name, model, stage.teachers, teachers, splits) if teachers else model
+    compile_model(stage, fitted, splits.steps_per_epoch)
+    return fitted
+
+
+def _learned(fitted: Any) -> dict:
+    """Return what `fitted` learns beside its student's weights, by name."""
+    projections = getattr(fitted, "projections", None)
+    return {"projections": projections} if projections else {}
 
 
 def _synchronise_statistics(model: "keras.Model") -> None:
