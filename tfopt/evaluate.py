@@ -22,6 +22,7 @@ _WARM_UP, _RUNS = 20, 200
 # Rounding to int8 costs a few percent per layer; a broken layer is off by its own size.
 _PARTED = 0.25
 _PROBED = 32
+_INTEGERS = ("int8", "int16", "hybrid")
 REFERENCE_KERNELS = (
     "on a CPU its int16 operators run on reference kernels, about 100 times as slow as int8; its "
     "latency here tells nothing of an accelerator's."
@@ -69,6 +70,11 @@ class Measurement:
     latency_p90_us: float
     kernels: tuple[flatbuffer.Kernel, ...]
     layers: tuple[Noise, ...]
+
+    @property
+    def integer_ops(self) -> int:
+        """The number of operators that compute with integers, if only with kernels of them."""
+        return sum(getattr(self, f"ops_{kind}") for kind in _INTEGERS)
 
     @property
     def is_chance(self) -> bool:
@@ -141,7 +147,7 @@ def measure(
     kernels, operators = graph.kernels(), _operators(graph)
     examples, *_ = next(_batches(model, test))
     median, p90 = latency(artifact, {name: values[:1] for name, values in examples.items()})
-    integers = operators["ops_int8"] + operators["ops_int16"] + operators["ops_hybrid"]
+    integers = sum(operators[f"ops_{kind}"] for kind in _INTEGERS)
     measured = Measurement(
         stage=artifact.stage,
         variant=artifact.variant,
@@ -161,16 +167,21 @@ def measure(
         layers=debug(artifact, model, _probed(model, test), keeps=keeps) if integers else (),
         **operators,
     )
+    _warn(artifact.name, measured)
+    return measured
+
+
+def _warn(name: str, measured: Measurement) -> None:
+    """Log what the user of the artifact `name` would not expect."""
     if measured.ops_int16:
-        _LOG.warning("artifact %s: %s", artifact.name, REFERENCE_KERNELS)
+        _LOG.warning("artifact %s: %s", name, REFERENCE_KERNELS)
     if measured.is_chance:
-        _LOG.warning("artifact %s: %s", artifact.name, NOTHING_LEFT)
-    if integers and measured.bytes >= measured.float_bytes:
+        _LOG.warning("artifact %s: %s", name, NOTHING_LEFT)
+    if measured.integer_ops and measured.bytes >= measured.float_bytes:
         _LOG.warning(
             "artifact %s: %s bytes are no fewer than the %s of the weights in float32: %s",
-            *(artifact.name, f"{measured.bytes:,}", f"{measured.float_bytes:,}", NO_SMALLER),
+            *(name, f"{measured.bytes:,}", f"{measured.float_bytes:,}", NO_SMALLER),
         )
-    return measured
 
 
 def _operators(graph: flatbuffer.Graph) -> dict[str, Any]:

@@ -89,13 +89,11 @@ class Cluster(Stage):
 
     def _values(self, kernel: Any, facts: Kernel) -> Any:
         sparse = is_sparse(facts.zeros, facts.size)
-        if not self.per_channel:
-            values = kernel.reshape(-1, 1)
-            found = shared(values, self.clusters, self.initialization, sparse=sparse)
-            return found.reshape(kernel.shape)
-        columns = channels(kernel, facts.name, facts.inner_type)
+        inner = facts.inner_type
+        columns = channels(kernel, facts.name, inner) if self.per_channel else kernel.reshape(-1, 1)
         found = shared(columns, self.clusters, self.initialization, sparse=sparse)
-        return from_channels(found, kernel.shape, facts.inner_type)
+        shape = kernel.shape
+        return from_channels(found, shape, inner) if self.per_channel else found.reshape(shape)
 
     def _covered(self, kernels: Sequence[Kernel]) -> list[Kernel]:
         left = excluded(self, kernels)

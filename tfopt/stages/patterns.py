@@ -140,10 +140,10 @@ def n_of_m(kernels: Sequence[Any]) -> NofM | None:
 
     They have as many zeros as it brings by itself: more of them would have it by chance.
     """
+    left = sum(int(tf.math.count_nonzero(kernel)) for kernel in kernels)
+    share = left / max(sum(kernel.shape.num_elements() for kernel in kernels), 1)
     for zeros, of in _USUAL:
         pattern = NofM(zeros=zeros, of=of)
-        counts = [(int(tf.math.count_nonzero(k)), k.shape.num_elements()) for k in kernels]
-        share = sum(left for left, _ in counts) / max(sum(size for _, size in counts), 1)
         if abs(share - (1 - zeros / of)) < _NEAR and all(has(pattern, k) for k in kernels):
             return pattern
     return None

@@ -71,11 +71,6 @@ def train(
     if history:
         _LOG.info("stage %s: goes on after epoch %d.", stage.name, len(history))
     examples = steps * splits.batch_size
-    kept = [
-        kept_logits(teacher, splits, place.logits)
-        for each, teacher in zip(stage.teachers, teachers, strict=True)
-        if each.cached
-    ]
     watchers = [
         *stage.callbacks(place.logs(stage)),
         *averages,
@@ -86,7 +81,9 @@ def train(
     ]
     verbose: Any = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch for a log file
     fitted.fit(
-        splits.train(place.first_epoch + len(history), *kept),
+        splits.train(
+            place.first_epoch + len(history), *_kept(stage, teachers, splits, place.logits)
+        ),
         validation_data=splits.validation,
         initial_epoch=len(history),
         epochs=stage.epochs,
@@ -108,6 +105,12 @@ def ready(
     fitted = attached(stage.name, model, stage.teachers, teachers, splits) if teachers else model
     compile_model(stage, fitted, splits.steps_per_epoch)
     return fitted
+
+
+def _kept(stage: Stage, teachers: list, splits: Any, folder: Path) -> list:
+    """Return the logits of each cached teacher, kept in `folder`."""
+    pairs = zip(stage.teachers, teachers, strict=True)
+    return [kept_logits(teacher, splits, folder) for each, teacher in pairs if each.cached]
 
 
 def _learned(fitted: Any) -> dict:
