@@ -56,6 +56,7 @@ setup(
             "nbformat>=5.10",
             "pre-commit>=4.0",
             "pyright[nodejs]>=1.1.400",
+            "pyyaml>=6.0",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.11",

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,9 +51,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def save_model(model: "keras.Model", path: Path) -> None:
-    """Save `model` with its weights and without optimizer to the HDF5 file `path`."""
-    write_atomically(path, _as_hdf5(model))
+def save_model(model: "keras.Model", path: Path, *, writes: bool = True) -> None:
+    """Save `model` with its weights and without optimizer to the HDF5 file `path`.
+
+    Without `writes` it is only read, as all hosts must where one of them writes.
+    """
+    content = _as_hdf5(model)
+    if writes:
+        write_atomically(path, content)
 
 
 def load_model(path: Path) -> "keras.Model":
@@ -111,15 +117,20 @@ class EpochCheckpoints:
     """The state of a stage after each finished epoch; the last two are kept.
 
     An epoch's folder appears by a rename, so it is whole even after `kill -9`; TensorFlow
-    keeps a CRC with each tensor, which tells a folder that was damaged later.
+    keeps a CRC with each tensor, which tells a folder that was damaged later. Of several hosts
+    one `writes`; the others read their variables with it, since some are reduced over all.
     """
 
-    def __init__(self, folder: Path, **trackables: Any) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, writes: bool = True, **trackables: Any) -> None:
+        self._folder, self._writes = folder, writes
         self._checkpoint = tf.train.Checkpoint(**trackables)
 
     def save(self, history: list[dict]) -> None:
         """Save the state after epoch `len(history)`, and `history` with it."""
+        if not self._writes:
+            with tempfile.TemporaryDirectory() as folder:
+                self._checkpoint.write(str(Path(folder) / "state"))
+            return
         with renamed(self._folder / f"epoch_{len(history):04d}") as folder:
             folder.mkdir()
             self._checkpoint.write(str(folder / "state"))
@@ -135,7 +146,8 @@ class EpochCheckpoints:
                 _read_through(folder / "state")
             except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
                 _LOG.warning("%s is damaged (%s); going back one epoch.", folder, error)
-                shutil.rmtree(folder)
+                if self._writes:
+                    shutil.rmtree(folder, ignore_errors=True)
                 continue
             self._checkpoint.read(str(folder / "state")).assert_consumed()
             return history

@@ -22,7 +22,7 @@ else:
     from typing_extensions import dataclass_transform
 
 _FOLDERS = ("artifacts", "teachers", "tensorboard")
-STRATEGIES = ("auto", "cpu", "mirrored", "tpu")
+STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
 _Class = TypeVar("_Class", bound=type)
 
 
@@ -101,7 +101,8 @@ class Experiment:
     (empty: the sensible ones for the stage). `batch_size` is global over all `replicas`
     (0: as many as there are). `min_agreement` is the share of test examples on which an
     artifact must predict the class that its Keras model predicts; one example that differs is
-    always allowed. `deterministic` turns TensorFlow's op determinism on, at a cost in speed.
+    always allowed. The hosts of a run on several have `cluster_timeout` seconds to come together.
+    `deterministic` turns TensorFlow's op determinism on, at a cost in speed.
     `source` is a hash of the code of a config file of your own, which the command line sets: a
     function has no fields to compare, and an edited model is another experiment.
     """
@@ -116,6 +117,7 @@ class Experiment:
     batch_size: int = bounded(128, least=1)
     seed: int = bounded(0, least=0)
     min_agreement: float = bounded(0.95, least=0, most=1)
+    cluster_timeout: int = bounded(60, least=1)
     deterministic: bool = False
     source: str = ""
 

@@ -64,6 +64,9 @@ def _run(arguments: list[str]) -> int:
     from tfopt import pipeline, report
 
     rows = pipeline.run(experiment, workdir)
+    if not rows:
+        print("done; the chief has the report.")
+        return 0
     print(f"\n{report.table(rows)}\n")
     print(f"report       {workdir / 'report.md'}")
     print(f"artifacts    {workdir / 'artifacts'}")

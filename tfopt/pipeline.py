@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import evaluate, export, report
+from tfopt import evaluate, export, hosts, report
 from tfopt.checkpoint import (
     full_disk_is_an_error,
     load_model,
@@ -27,7 +27,7 @@ from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
 from tfopt.strategy import choose
-from tfopt.workdir import check_workdir, claim
+from tfopt.workdir import check_shared, check_workdir, claim
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
     """Run `experiment` in `workdir` and return one row per artifact (stage x variant).
 
     The same call on the same `workdir` goes on where an earlier one stopped. Raises
+    Of several hosts the chief alone has the rows, and proves what all have trained. Raises
     ConfigError before any training where the experiment can't be done, and RunError or
     ArtifactError where a stage or an artifact isn't what was asked for.
     """
@@ -43,31 +44,13 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
     workdir = workdir.expanduser().absolute()
     with full_disk_is_an_error(workdir):
         check_workdir(workdir, experiment)
-        strategy = choose(experiment.strategy, experiment.replicas)
+        strategy = choose(experiment.strategy, experiment.replicas, experiment.cluster_timeout)
         experiment.check_replicas(strategy.num_replicas_in_sync)
         if experiment.deterministic:
             tf.config.experimental.enable_op_determinism()
         splits = experiment.data.load(experiment.batch_size)
-        this = _Run(experiment, workdir, strategy, splits)
-        if not all(map(this.is_finished, experiment.stages)):
-            rehearse(experiment, splits)
-        # Not earlier: a run that was refused shall leave the folder free for the corrected one.
-        claim(workdir, experiment)
-        rows = []
-        for index, stage in enumerate(experiment.stages):
-            if this.is_finished(stage):
-                _LOG.info("stage %s: was finished before.", stage.name)
-            else:
-                this.train(index, stage)
-            # Here and not in train: a kill between its last two lines would leave them for ever.
-            shutil.rmtree(Place(workdir=workdir).checkpoints(stage), ignore_errors=True)
-            try:
-                rows += this.prove(stage)
-            except ArtifactError as error:
-                this.report(experiment.stages[: index + 1], ended_by=str(error))
-                raise
-        this.report(experiment.stages)
-    return rows
+        with hosts.a_lost_one_is_an_error(strategy):
+            return _Run(experiment, workdir, strategy, splits).all_stages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +61,39 @@ class _Run:
     workdir: Path
     strategy: "tf.distribute.Strategy"
     splits: Any
+
+    def all_stages(self) -> list[dict]:
+        """Train and prove every stage, write the report, and return its rows on the chief."""
+        stages, rows = self.experiment.stages, []
+        if not all(map(self.is_finished, stages)):
+            rehearse(self.experiment, self.splits)
+        # Not earlier: a run that was refused shall leave the folder free for the corrected one.
+        if self.is_chief:
+            claim(self.workdir, self.experiment)
+        self.meet()
+        check_shared(self.workdir)
+        for index, stage in enumerate(stages):
+            if self.is_finished(stage):
+                _LOG.info("stage %s: was finished before.", stage.name)
+            else:
+                self.train(index, stage)
+            if self.is_chief:
+                rows += self.conclude(index, stage)
+        if self.is_chief:
+            self.report(stages)
+        self.meet()
+        return rows
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes, of those that run this together."""
+        with self.strategy.scope():
+            return hosts.is_chief()
+
+    def meet(self) -> None:
+        """Return when all hosts have come here."""
+        with self.strategy.scope():
+            hosts.meet()
 
     def is_finished(self, stage: Stage) -> bool:
         """Return whether `stage` was trained, checked and saved."""
@@ -106,7 +122,7 @@ class _Run:
                     trained=index > 0 or is_trained(self.experiment.model),
                 ),
             )
-        save_model(delivered.model, folder / "model.h5")
+        save_model(delivered.model, folder / "model.h5", writes=self.is_chief)
         facts = {
             "name": stage.name,
             "seconds": delivered.seconds,
@@ -116,7 +132,19 @@ class _Run:
             "left_float": left_float(delivered.model),
             "history": delivered.history,
         }
-        write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
+        if self.is_chief:
+            write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
+        self.meet()
+
+    def conclude(self, index: int, stage: Stage) -> list[dict]:
+        """Prove the finished `stage`; where an artifact fails, report what there is."""
+        # Here and not in train: a kill between its last two lines would leave them for ever.
+        shutil.rmtree(Place(workdir=self.workdir).checkpoints(stage), ignore_errors=True)
+        try:
+            return self.prove(stage)
+        except ArtifactError as error:
+            self.report(self.experiment.stages[: index + 1], ended_by=str(error))
+            raise
 
     def report(self, stages: list[Stage], ended_by: str = "") -> None:
         """Write the report of `stages`, which are finished: their facts and proven artifacts.

@@ -3,22 +3,28 @@
 import contextlib
 import logging
 
+from tfopt import cluster
 from tfopt.compat import tf
 from tfopt.config import ConfigError
 
 _LOG = logging.getLogger(__name__)
 
 
-def choose(name: str, replicas: int = 0) -> "tf.distribute.Strategy":
+def choose(name: str, replicas: int = 0, timeout: float = 60) -> "tf.distribute.Strategy":
     """Return the tf.distribute strategy called `name`, over `replicas` devices (0: all).
 
-    `auto` takes a TPU if there is one, else all GPUs mirrored, else the one device there is.
+    `auto` takes the hosts of TF_CONFIG if it is set, else a TPU if there is one, else all GPUs
+    mirrored, else the one device there is. The hosts have `timeout` seconds to come together.
     `mirrored` on a machine without GPUs splits the CPU into `replicas` logical devices, which
     must happen before TensorFlow has run anything. Raises ConfigError where the devices are
     not there.
     """
     tpus, gpus = tf.config.list_physical_devices("TPU"), tf.config.list_physical_devices("GPU")
-    if name == "tpu" or (name == "auto" and tpus):
+    hosts = cluster.described() if name in ("auto", "multi_worker") else None
+    if name == "multi_worker" or hosts:
+        strategy = _multi_worker(hosts, timeout)
+        why = f"worker {hosts.index if hosts else 0} of TF_CONFIG"
+    elif name == "tpu" or (name == "auto" and tpus):
         strategy, why = _tpu(bool(tpus)), f"{len(tpus)} TPU cores found"
     elif name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = _gpus(len(gpus), replicas) if gpus else logical_cpus(replicas)
@@ -35,6 +41,22 @@ def choose(name: str, replicas: int = 0) -> "tf.distribute.Strategy":
         )
     _LOG.info("strategy %s -> %s, %d replica(s): %s.", name, type(strategy).__name__, found, why)
     return strategy
+
+
+def _multi_worker(hosts: cluster.Cluster | None, timeout: float) -> "tf.distribute.Strategy":
+    if hosts is None:
+        raise ConfigError(
+            "config.strategy: expected TF_CONFIG in the environment for 'multi_worker', received "
+            "none; set it on every host, or start local workers with `tfopt launch`."
+        )
+    hosts.gather(timeout)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise ConfigError(
+            "config.strategy: expected a process in which TensorFlow hasn't run yet for "
+            f"'multi_worker', received one in which it has ({error}); start a new one."
+        ) from error
 
 
 def _gpus(found: int, replicas: int) -> list[str]:

@@ -37,6 +37,15 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
         ) from error
 
 
+def check_shared(workdir: Path) -> None:
+    """Raise ConfigError where `workdir` isn't the one that the chief has claimed."""
+    if not (workdir / _IDENTITY).exists():
+        raise ConfigError(
+            f"workdir {workdir}: expected a folder that all hosts share, received one without "
+            "what worker 0 wrote to it; choose a --workdir on a disk that all of them mount."
+        )
+
+
 def claim(workdir: Path, experiment: Experiment) -> None:
     """Make `workdir` that of `experiment`, for every run to come."""
     write_atomically(workdir / _IDENTITY, json.dumps(experiment.to_json(), indent=2))

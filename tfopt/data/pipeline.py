@@ -13,7 +13,7 @@ from tfopt.data import quality
 from tfopt.data.normalisation import Normalisation, measured
 from tfopt.data.partition import set_apart
 from tfopt.data.rows import gatherer
-from tfopt.data.splits import Spec, Splits
+from tfopt.data.splits import Spec, Splits, host_rows
 
 Pair = tuple[np.ndarray, np.ndarray]
 _LAST_EPOCH = 2**62
@@ -58,7 +58,9 @@ def from_arrays(
         name: _Examples(*pairs[name], chosen[name], normalisation, batch_size) for name in pairs
     }
     return Splits(
-        train=lambda first_epoch, *rows: ready["train"].endless(first_epoch, seed, augment, rows),
+        train=lambda first_epoch, *rows, host=(0, 1): ready["train"].endless(
+            first_epoch, seed, augment, rows, host
+        ),
         validation=ready["validation"].finite(),
         test=ready["test"].finite(),
         samples=ready["train"].endless(0, seed, None).take(train_size // batch_size),
@@ -90,11 +92,14 @@ class _Examples:
         seed: int,
         augment: Callable | None,
         beside: tuple[np.ndarray, ...] = (),
+        host: tuple[int, int] = (0, 1),
     ) -> "tf.data.Dataset":
         """Return (examples, labels) of all epochs from `first_epoch` on.
 
         With arrays `beside`, of one row for each of the chosen examples in their order, it
-        is ((examples, *rows), labels).
+        is ((examples, *rows), labels). `host` is (index, count): of each batch that host's
+        rows. An augmentation sees the whole batch on all hosts, or its draws would depend on
+        their number.
         """
         steps, labels = len(self.chosen) // self.batch_size, tf.constant(self.labels)
         chosen, gather = tf.constant(self.chosen), gatherer(self.rows)
@@ -109,13 +114,16 @@ class _Examples:
             return tf.data.Dataset.from_tensor_slices((step, batches))
 
         def load(step: "tf.Tensor", places: "tf.Tensor") -> tuple[Any, "tf.Tensor"]:
-            indices = tf.gather(chosen, places)
-            examples = gather(indices)
-            if augment is not None:
-                shape = examples.shape
-                examples = tf.ensure_shape(augment(examples, tf.stack([seed, step])), shape)
+            own = host_rows(places, *host)
+            indices = tf.gather(chosen, own)
+            if augment is None:
+                examples = gather(indices)
+            else:
+                whole = gather(tf.gather(chosen, places))
+                changed = tf.ensure_shape(augment(whole, tf.stack([seed, step])), whole.shape)
+                examples = host_rows(changed, *host)
             examples = self.normalise(examples)
-            rows = [gather(places) for gather in gathers]
+            rows = [gather(own) for gather in gathers]
             return (examples, *rows) if rows else examples, tf.gather(labels, indices)
 
         epochs = tf.data.Dataset.range(first_epoch, _LAST_EPOCH)

@@ -1,7 +1,9 @@
 """What every data set gives: its splits as streams, and the spec that models are built from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from tfopt.compat import tf
 from tfopt.data.normalisation import Normalisation
@@ -41,6 +43,9 @@ class Splits:
     exact mean over the real ones. `samples` is one epoch of (examples, labels) of the train
     split, shuffled and not augmented, for measuring. Examples are float32, labels int32.
 
+    Of a run on several hosts each has its rows of every batch, see `of_host`: `train` then takes
+    `host=(index, count)`.
+
     `in_order` is finite as `test` is, and gives each training example once, so that something
     can be computed of it that all epochs use: `train(first_epoch, *arrays)` takes arrays of
     one row for each example of `in_order` and gives ((examples, *rows), labels). It is None
@@ -59,3 +64,29 @@ class Splits:
     def steps_per_epoch(self) -> int:
         """Training steps in one epoch."""
         return self.spec.train_size // self.batch_size
+
+    def of_host(self, index: int, count: int) -> "Splits":
+        """Return these splits with the rows that host `index` of `count` has of each batch.
+
+        All hosts together have what one alone has, whatever their number: examples are shuffled
+        over the whole data set, which files by host could not be.
+        """
+        if count == 1:
+            return self
+        return replace(
+            self,
+            train=partial(self.train, host=(index, count)),
+            validation=self.validation.map(partial(_rows, index, count)),
+            test=self.test.map(partial(_rows, index, count)),
+        )
+
+
+def _rows(index: int, count: int, *batch: "tf.Tensor") -> tuple["tf.Tensor", ...]:
+    return tuple(host_rows(part, index, count) for part in batch)
+
+
+def host_rows(batch: "tf.Tensor", index: int, count: int) -> "tf.Tensor":
+    """Return the rows that host `index` of `count` has of `batch`."""
+    shape: Any = batch.shape  # static, as everything in a batch is
+    size = shape[0] // count
+    return batch[index * size : (index + 1) * size]

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tfopt import hosts
 from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
 from tfopt.config import RunError
@@ -89,7 +90,11 @@ class Curves(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._student, self._first, self._examples = student, first, examples
-        self._writer = tf.summary.create_file_writer(str(log_dir))
+        self._writer = (
+            tf.summary.create_file_writer(str(log_dir))
+            if hosts.is_chief()
+            else tf.summary.create_noop_writer()
+        )
         self.history = history
         self._clock = _TrainingClock()
 
@@ -147,16 +152,17 @@ class _TrainingClock:
 class TestLine(keras.callbacks.Callback):
     """Print the loss and accuracy on the test split after every epoch."""
 
-    def __init__(self, test: Any) -> None:
+    def __init__(self, test: Any, steps: int | None) -> None:
         super().__init__()
-        self._test = test
+        self._test, self._steps = test, steps
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Evaluate and print."""
         logs = {} if logs is None else logs
-        loss, accuracy = self.model.evaluate(self._test, verbose=0)
+        loss, accuracy = self.model.evaluate(self._test, steps=self._steps, verbose=0)
         logs.update(test_loss=loss, test_accuracy=accuracy)
-        print(f"Epoch {epoch + 1}, Test Loss: {loss:.4f}, Test Accuracy: {accuracy:.4f}")
+        if hosts.is_chief():
+            print(f"Epoch {epoch + 1}, Test Loss: {loss:.4f}, Test Accuracy: {accuracy:.4f}")
 
 
 class SaveEpoch(keras.callbacks.Callback):

@@ -1,13 +1,16 @@
 """A teacher's logits, computed once for all training examples and kept on disk."""
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfopt import hosts
 from tfopt.checkpoint import renamed
 from tfopt.compat import keras, tf
 
@@ -21,9 +24,11 @@ def kept_logits(teacher: "keras.Model", splits: Any, folder: Path) -> np.ndarray
     found again by the teacher's weights and the data: a teacher that changed has another file.
     """
     path = folder / f"logits_{_key(teacher, splits)}.npy"
-    if not path.exists():
+    if not all(hosts.all_say(int(path.exists()))):
         _LOG.info("teacher %s: logits of %d examples.", teacher.name, splits.spec.train_size)
-        _write(path, teacher, splits)
+        with renamed(path) if hosts.is_chief() else contextlib.nullcontext() as temporary:
+            _write(temporary or Path(os.devnull), teacher, splits)
+        hosts.meet()
     return np.load(path, mmap_mode="r")
 
 
@@ -32,7 +37,7 @@ def _write(path: Path, teacher: "keras.Model", splits: Any) -> None:
     shape = (splits.spec.train_size, teacher.output_shape[-1])
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     # Written and not mapped: a full disk under a mapping kills the process.
-    with renamed(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for examples, _, weights in splits.in_order:
             file.write(predict(examples).numpy()[weights.numpy() > 0].astype("<f4").tobytes())

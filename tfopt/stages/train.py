@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfopt import hosts
 from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
+from tfopt.config import RunError
 from tfopt.stages.base import Stage
 from tfopt.stages.distill import attached
 from tfopt.stages.hold import hold
@@ -66,8 +68,9 @@ def train(
     if stage.average:
         averages = [callbacks.Averages(stage.average, model, stage.epochs * steps)]
         state["averages"] = averages[0].variables
-    checkpoints = EpochCheckpoints(place.checkpoints(stage), **state)
+    checkpoints = EpochCheckpoints(place.checkpoints(stage), hosts.is_chief(), **state)
     history = checkpoints.restore()
+    _check_alike(stage.name, len(history))
     if history:
         _LOG.info("stage %s: goes on after epoch %d.", stage.name, len(history))
     examples = steps * splits.batch_size
@@ -75,16 +78,19 @@ def train(
         *stage.callbacks(place.logs(stage)),
         *averages,
         callbacks.StopAtNaN(stage.name),
-        *([callbacks.TestLine(splits.test)] if stage.test_each_epoch else []),
+        *([callbacks.TestLine(*_finite(splits, "test"))] if stage.test_each_epoch else []),
         callbacks.Curves(model, place.logs(stage), place.first_epoch, examples, history),
         callbacks.SaveEpoch(checkpoints, history),
     ]
-    verbose: Any = 1 if sys.stdout.isatty() else 2  # a bar, or a line an epoch for a log file
+    # A bar, or a line an epoch for a log file.
+    verbose: Any = (1 if sys.stdout.isatty() else 2) if hosts.is_chief() else 0
+    kept = _kept(stage, teachers, splits, place.logits)
+    first = place.first_epoch + len(history)
+    validation, steps_of_it = _finite(splits, "validation")
     fitted.fit(
-        splits.train(
-            place.first_epoch + len(history), *_kept(stage, teachers, splits, place.logits)
-        ),
-        validation_data=splits.validation,
+        hosts.fed(lambda *host: splits.of_host(*host).train(first, *kept), splits.batch_size),
+        validation_data=validation,
+        validation_steps=steps_of_it,
         initial_epoch=len(history),
         epochs=stage.epochs,
         steps_per_epoch=steps,
@@ -105,6 +111,22 @@ def ready(
     fitted = attached(stage.name, model, stage.teachers, teachers, splits) if teachers else model
     compile_model(stage, fitted, splits.steps_per_epoch)
     return fitted
+
+
+def _finite(splits: Any, split: str) -> tuple[Any, int | None]:
+    """Return what the strategy is fed of `split`, and its steps where Keras can't tell them."""
+    fed = hosts.fed(lambda *host: getattr(splits.of_host(*host), split), splits.batch_size)
+    return fed, int(getattr(splits, split).cardinality()) if hosts.are_several() else None
+
+
+def _check_alike(stage: str, epochs: int) -> None:
+    """Raise RunError unless all hosts go on after the same epoch."""
+    said = hosts.all_say(epochs)
+    if len(set(said)) > 1:
+        raise RunError(
+            f"stage {stage!r}: expected the same finished epochs on all hosts, received {said}; "
+            "give them a --workdir on one disk that all of them share."
+        )
 
 
 def _kept(stage: Stage, teachers: list, splits: Any, folder: Path) -> list:
