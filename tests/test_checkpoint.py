@@ -40,7 +40,7 @@ def set_all(model, value):
 def test_the_last_two_are_kept_and_the_last_is_restored(saved):
     checkpoints, model, folder = saved
     assert sorted(path.name for path in folder.iterdir()) == ["epoch_0002", "epoch_0003"]
-    assert len(checkpoints.restore()) == 3
+    assert len(checkpoints.restore()[0]) == 3
     assert all(np.all(value == 3) for value in model.get_weights())
 
 
@@ -53,7 +53,7 @@ def test_one_that_was_cut_short_gives_way_to_the_one_before(saved, name, damage)
     path.unlink()
     if damage != "missing":
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
-    assert len(checkpoints.restore()) == 2
+    assert len(checkpoints.restore()[0]) == 2
     assert all(np.all(value == 2) for value in model.get_weights())
 
 
@@ -63,13 +63,13 @@ def test_a_flipped_bit_gives_way_too(saved):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert len(checkpoints.restore()) == 2
+    assert len(checkpoints.restore()[0]) == 2
 
 
 def test_what_a_kill_left_half_written_is_ignored(saved):
     checkpoints, _, folder = saved
     (folder / ".writing_epoch_0004").mkdir()
-    assert len(checkpoints.restore()) == 3
+    assert len(checkpoints.restore()[0]) == 3
     checkpoints.save([{}] * 4)
     assert not (folder / ".writing_epoch_0004").exists()
 

@@ -74,9 +74,10 @@ FACTS = {
 PRUNED = {**FACTS, "kernels": [{**FACTS["kernels"][0], "zeros": 216, "distinct": 10}]}
 FLOAT = {"lstm": "TFLite has no int8 kernel for it"}
 STAGES = [
-    {"name": "train", "seconds": 12.3, "before": FACTS, "after": FACTS, "left_float": {}},
-    {"name": "prune", "seconds": 4.0, "before": FACTS, "after": PRUNED, "left_float": FLOAT},
+    {"name": "train", "seconds": 12.3, "waited": 0.015, "before": FACTS, "after": FACTS},
+    {"name": "prune", "seconds": 4.0, "waited": 0.0, "before": FACTS, "after": PRUNED},
 ]
+STAGES = [{**stage, "left_float": left} for stage, left in zip(STAGES, ({}, FLOAT), strict=True)]
 
 DATA = {
     "shape": [8, 8, 1],

@@ -114,7 +114,7 @@ def full_disk_is_an_error(workdir: Path) -> Iterator[None]:
 
 
 class EpochCheckpoints:
-    """The state of a stage after each finished epoch; the last two are kept.
+    """The state of a stage after each finished epoch, or within one; the last two are kept.
 
     An epoch's folder appears by a rename, so it is whole even after `kill -9`; TensorFlow
     keeps a CRC with each tensor, which tells a folder that was damaged later. Of several hosts
@@ -125,21 +125,22 @@ class EpochCheckpoints:
         self._folder, self._writes = folder, writes
         self._checkpoint = tf.train.Checkpoint(**trackables)
 
-    def save(self, history: list[dict]) -> None:
-        """Save the state after epoch `len(history)`, and `history` with it."""
+    def save(self, history: list[dict], steps: int = 0) -> None:
+        """Save the state after epoch `len(history)` and `steps` of the next, with `history`."""
         if not self._writes:
             with tempfile.TemporaryDirectory() as folder:
                 self._checkpoint.write(str(Path(folder) / "state"))
             return
-        with renamed(self._folder / f"epoch_{len(history):04d}") as folder:
+        within = f"_step_{steps:09d}" if steps else ""
+        with renamed(self._folder / f"epoch_{len(history):04d}{within}") as folder:
             folder.mkdir()
             self._checkpoint.write(str(folder / "state"))
             (folder / "history.json").write_text(json.dumps(history))
         for old in self._epochs()[:-2]:
             shutil.rmtree(old)
 
-    def restore(self) -> list[dict]:
-        """Restore the last whole state; return the history up to it, empty where none is."""
+    def restore(self) -> tuple[list[dict], int]:
+        """Restore the last whole state; return its history and its steps of the next epoch."""
         for folder in reversed(self._epochs()):
             try:
                 history = json.loads((folder / "history.json").read_text())
@@ -150,8 +151,8 @@ class EpochCheckpoints:
                     shutil.rmtree(folder, ignore_errors=True)
                 continue
             self._checkpoint.read(str(folder / "state")).assert_consumed()
-            return history
-        return []
+            return history, int(folder.name.partition("_step_")[2] or 0)
+        return [], 0
 
     def _epochs(self) -> list[Path]:
         return sorted(self._folder.glob("epoch_*"))

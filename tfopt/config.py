@@ -99,9 +99,12 @@ class Experiment:
     `data` has `load(batch_size) -> Splits`; `model` is any callable `(spec) -> keras.Model`;
     `stages` run in order; `variants` are the TFLite forms that each stage is exported in
     (empty: the sensible ones for the stage). `batch_size` is global over all `replicas`
-    (0: as many as there are). `min_agreement` is the share of test examples on which an
-    artifact must predict the class that its Keras model predicts; one example that differs is
-    always allowed. The hosts of a run on several have `cluster_timeout` seconds to come together.
+    (0: as many as there are), and the one that learning rates are meant for: where each replica
+    has `replica_batch_size` instead, the global one grows with their number, and learning rates
+    in proportion, after a warm-up, unless `scale_learning_rate` is off. `min_agreement` is the
+    share of test examples on which an artifact must predict the class that its Keras model
+    predicts; one example that differs is always allowed. The hosts of a run on several have
+    `cluster_timeout` seconds to come together.
     `deterministic` turns TensorFlow's op determinism on, at a cost in speed.
     `source` is a hash of the code of a config file of your own, which the command line sets: a
     function has no fields to compare, and an edited model is another experiment.
@@ -115,6 +118,8 @@ class Experiment:
     strategy: str = "auto"
     replicas: int = bounded(0, least=0)
     batch_size: int = bounded(128, least=1)
+    replica_batch_size: int = bounded(0, least=0)
+    scale_learning_rate: bool = True
     seed: int = bounded(0, least=0)
     min_agreement: float = bounded(0.95, least=0, most=1)
     cluster_timeout: int = bounded(60, least=1)
@@ -155,12 +160,21 @@ class Experiment:
 
     def check_replicas(self, replicas: int) -> None:
         """Raise ConfigError unless the batch divides evenly over `replicas`."""
-        if self.batch_size % replicas:
+        if self.global_batch(replicas) % replicas:
             fits = max(self.batch_size // replicas, 1) * replicas
             raise ConfigError(
                 f"config.batch_size: expected a multiple of the {replicas} replicas, "
                 f"received {self.batch_size}; the nearest is {fits}."
             )
+
+    def global_batch(self, replicas: int) -> int:
+        """Return the examples in one step over all `replicas`."""
+        return self.replica_batch_size * replicas or self.batch_size
+
+    def learning_rate_scale(self, replicas: int) -> float:
+        """Return what every learning rate is multiplied by on `replicas`."""
+        scale = self.global_batch(replicas) / self.batch_size
+        return scale if self.scale_learning_rate else 1.0
 
     def _check_items(self, name: str, method: str) -> None:
         for index, item in enumerate(getattr(self, name)):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tfopt import tools
+from tfopt import preemption, tools
 from tfopt.command_line import parse
 from tfopt.config import ConfigError, RunError, nearest
 from tfopt.config_file import shipped_configs
@@ -31,7 +31,10 @@ Tools:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 (failed run) or 2 (bad input)."""
+    """Run the command line and return its exit code.
+
+    That is 0, 1 (failed run), 2 (bad input), 75 (preempted: run me again) or 130 (interrupted).
+    """
     arguments = sys.argv[1:] if argv is None else argv
     try:
         if arguments and not arguments[0].startswith("-"):
@@ -42,7 +45,11 @@ def main(argv: list[str] | None = None) -> int:
             print(HELP.format(configs=", ".join(sorted(shipped_configs())), tools=_tool_lines()))
             return 0
         return _run(arguments)
+    except preemption.PreemptedError:
+        return _preempted()
     except (ConfigError, RunError) as error:
+        if preemption.noticed() and isinstance(error, RunError):
+            return _preempted()  # of several hosts another may have gone first
         print(f"tfopt: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:
@@ -54,6 +61,11 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+def _preempted() -> int:
+    print("tfopt: stopped by SIGTERM; the same command again goes on from here.", file=sys.stderr)
+    return preemption.EXIT_CODE
+
+
 def _run(arguments: list[str]) -> int:
     experiment, workdir = parse(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -63,7 +75,8 @@ def _run(arguments: list[str]) -> int:
     # Deferred, so that help and bad input are answered at once.
     from tfopt import pipeline, report
 
-    rows = pipeline.run(experiment, workdir)
+    with preemption.listening():
+        rows = pipeline.run(experiment, workdir)
     if not rows:
         print("done; the chief has the report.")
         return 0

@@ -45,10 +45,11 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
     with full_disk_is_an_error(workdir):
         check_workdir(workdir, experiment)
         strategy = choose(experiment.strategy, experiment.replicas, experiment.cluster_timeout)
-        experiment.check_replicas(strategy.num_replicas_in_sync)
+        replicas = strategy.num_replicas_in_sync
+        experiment.check_replicas(replicas)
         if experiment.deterministic:
             tf.config.experimental.enable_op_determinism()
-        splits = experiment.data.load(experiment.batch_size)
+        splits = experiment.data.load(experiment.global_batch(replicas))
         with hosts.a_lost_one_is_an_error(strategy):
             return _Run(experiment, workdir, strategy, splits).all_stages()
 
@@ -120,12 +121,14 @@ class _Run:
                     workdir=self.workdir,
                     first_epoch=sum(other.epochs for other in earlier),
                     trained=index > 0 or is_trained(self.experiment.model),
+                    scale=self.experiment.learning_rate_scale(self.strategy.num_replicas_in_sync),
                 ),
             )
         save_model(delivered.model, folder / "model.h5", writes=self.is_chief)
         facts = {
             "name": stage.name,
             "seconds": delivered.seconds,
+            "waited": delivered.waited,
             "before": delivered.before.to_json(),
             "after": delivered.after.to_json(),
             "activation_bits": activation_bits(delivered.model),

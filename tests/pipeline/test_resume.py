@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.pipeline.conftest import FLAGS
+from tfopt import preemption
 from tfopt.export import Int8
 from tfopt.pipeline import run
 from tfopt.stages import CorrectBias, Equalize, OneShotPrune, Stage
@@ -22,17 +23,21 @@ STAGES = ("train", "prune", "quantize")
 ENDED = Path(__file__).parent / "ended.py"
 
 
-def killed_after(workdir, sign):
-    """Start the run, kill it as soon as the file or folder `sign` is there."""
+def killed_after(workdir, sign, by=signal.SIGKILL):
+    """Start the run, end it as soon as the file or folder `sign` is there; return its errors."""
     command = [sys.executable, "-m", "tfopt", *FLAGS, f"--workdir={workdir}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         deadline = time.monotonic() + 120
         while not (workdir / sign).exists():
             assert process.poll() is None, f"the run ended before {sign} was there"
             assert time.monotonic() < deadline, f"no {sign} within two minutes"
             time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+        os.kill(process.pid, by)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == (-by if by == signal.SIGKILL else preemption.EXIT_CODE), errors
+    return errors
 
 
 def ended(workdir, way):
@@ -82,6 +87,10 @@ def interrupted(full_disk):
     assert (workdir / "prune" / "model.h5").exists()
     killed_after(workdir, "quantize/epochs/epoch_0001")
     assert not (workdir / "quantize" / "stage.json").exists()
+    errors = killed_after(workdir, "quantize/epochs/epoch_0002", by=signal.SIGTERM)
+    assert errors.splitlines()[-1] == (
+        "tfopt: stopped by SIGTERM; the same command again goes on from here."
+    )
     result = ended(workdir, "kill=nothing")
     assert result.returncode == 0, result.stderr[-2000:]
     return workdir, result.stdout

@@ -1,10 +1,15 @@
 """A stage that is stopped after an epoch and started again ends with the same weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.stages.test_average import linear
+from tfopt import preemption
+from tfopt.config import RunError
 from tfopt.stages import EMA, SGD, SWA, Cluster, Prune, Quantize, Shrink, Taylor
+from tfopt.stages import train as training
 from tfopt.stages.callbacks import SaveEpoch
 from tfopt.stages.train import Place, train
 
@@ -31,7 +36,7 @@ def trained(stage, splits, folder):
     return stage.finish(model).get_weights()
 
 
-@pytest.mark.parametrize(
+STAGES = pytest.mark.parametrize(
     "stage",
     [
         Cluster(clusters=3, average=SWA(start=0.2), **OPTIONS),
@@ -40,9 +45,36 @@ def trained(stage, splits, folder):
         Shrink(params=0.7, multiple=2, score=Taylor(batches=2), average=SWA(), **OPTIONS),
     ],
 )
+
+
+@STAGES
 def test_a_resume_changes_nothing(stage, splits, tmp_path, stopped):
     with pytest.raises(KeyboardInterrupt):
         trained(stage, splits, tmp_path / "twice")
     again = trained(stage, splits, tmp_path / "twice")
     whole = trained(stage, splits, tmp_path / "whole")
     assert all(map(np.array_equal, whole, again))
+
+
+@STAGES
+def test_neither_does_a_preemption_within_an_epoch(stage, splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_STEPS_PER_EXECUTION", 1)
+    asked, middle = [], splits.steps_per_epoch + splits.steps_per_epoch // 2
+    assert splits.steps_per_epoch < middle < 2 * splits.steps_per_epoch
+    with monkeypatch.context() as patch, pytest.raises(preemption.PreemptedError):
+        patch.setattr(preemption, "noticed", lambda: asked.append(1) or len(asked) == middle)
+        trained(stage, splits, tmp_path / "twice")
+    names = sorted(path.name for path in (tmp_path / "twice").rglob("epoch_*"))
+    steps = middle - splits.steps_per_epoch
+    assert names == ["epoch_0001", f"epoch_0001_step_{steps:09d}"]
+    again = trained(stage, splits, tmp_path / "twice")
+    whole = trained(stage, splits, tmp_path / "whole")
+    assert all(map(np.array_equal, whole, again))
+
+
+def test_another_global_batch_is_refused(splits, tmp_path, stopped):
+    stage = Prune(sparsity=0.5, **OPTIONS)
+    with pytest.raises(KeyboardInterrupt):
+        trained(stage, splits, tmp_path)
+    with pytest.raises(RunError, match="of another global batch; go on with as many replicas"):
+        trained(stage, replace(splits, batch_size=splits.batch_size // 2), tmp_path)

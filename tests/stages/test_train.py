@@ -45,6 +45,21 @@ def test_cosine_warms_up_to_the_peak_and_ends_at_the_floor():
     assert Constant().over(0.5, 10) == 0.5
 
 
+def test_a_larger_batch_has_larger_rates_after_a_warmup():
+    def rates(stage, scale, steps=(0, 5, 10, 100)):
+        model = linear(1)
+        compile_model(stage, model, steps=200, scale=scale)
+        rate = model.optimizer._learning_rate
+        return [float(rate(step)) if callable(rate) else float(rate) for step in steps]
+
+    assert rates(Stage(learning_rate=0.1), 1.0) == pytest.approx([0.1] * 4)
+    assert rates(Stage(learning_rate=0.1), 0.5) == pytest.approx([0.05] * 4)
+    assert rates(Stage(learning_rate=0.1), 4.0) == pytest.approx([0.1, 0.25, 0.4, 0.4])
+    cosine = Stage(learning_rate=0.1, schedule=Cosine(warmup=0))
+    once, scaled = rates(cosine, 1.0), rates(cosine, 4.0)
+    assert scaled[0] == pytest.approx(once[0]) and scaled[3] == pytest.approx(4 * once[3])
+
+
 @pytest.mark.parametrize("optimizer", [SGD(weight_decay=0.1), AdamW(weight_decay=0.1)])
 def test_weight_decay_spares_biases(optimizer):
     model = compiled(Stage(optimizer=optimizer, learning_rate=0.1), linear(1))

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tfopt import hosts
+from tfopt import hosts, preemption
 from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
 from tfopt.config import RunError
 from tfopt.facts import kernel_variables
+from tfopt.stages.waits import Waits
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,16 +81,23 @@ class Averages(keras.callbacks.Callback):
 class Curves(keras.callbacks.Callback):
     """Write what a stage's epochs measured to TensorBoard and to `history`.
 
-    Scalars are loss, metrics, learning rate, examples per second and the sparsity of every
-    kernel; histograms are of the weights; the graph is the model's. Steps are epochs counted
-    over the whole experiment, so that the stages line up on one axis.
+    Scalars are loss, metrics, learning rate, examples per second, the seconds waited for data and
+    the sparsity of every kernel; histograms are of the weights; the graph is the model's. Steps
+    are epochs counted over the whole experiment, so that the stages line up on one axis.
     """
 
     def __init__(
-        self, student: "keras.Model", log_dir: Path, first: int, examples: int, history: list
+        self,
+        student: "keras.Model",
+        log_dir: Path,
+        first: int,
+        examples: int,
+        history: list,
+        waits: Waits,
     ) -> None:
         super().__init__()
         self._student, self._first, self._examples = student, first, examples
+        self._waits = waits
         self._writer = (
             tf.summary.create_file_writer(str(log_dir))
             if hosts.is_chief()
@@ -109,6 +117,7 @@ class Curves(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
+        self._waits.take()
         self._clock.start()
 
     def on_test_begin(self, logs: dict | None = None) -> None:
@@ -122,6 +131,7 @@ class Curves(keras.callbacks.Callback):
             **(logs or {}),
             "learning_rate": learning_rate(self.model.optimizer),
             "examples_per_second": self._examples / self._clock.stop(),
+            "waited": self._waits.take(),
         }
         zeros = {name: float(tf.math.zero_fraction(value)) for name, value in kernels.items()}
         with self._writer.as_default(step=self._first + epoch + 1):
@@ -175,6 +185,27 @@ class SaveEpoch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Save."""
         self._checkpoints.save(self._history)
+
+
+class SaveWhenPreempted(keras.callbacks.Callback):
+    """Save the state in the middle of an epoch, and end there, when SIGTERM has come.
+
+    Of several hosts none can save alone: they go on from the last epoch. `steps` have been made
+    before the first epoch of `fit` begins, which is what is left of one.
+    """
+
+    def __init__(self, checkpoints: EpochCheckpoints, history: list, steps_per_epoch: int) -> None:
+        super().__init__()
+        self._checkpoints, self._history, self._steps = checkpoints, history, steps_per_epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Look whether it has."""
+        if not preemption.noticed():
+            return
+        made = step_of(self.model.optimizer) - len(self._history) * self._steps
+        if made < self._steps and not hosts.are_several():
+            self._checkpoints.save(self._history, made)
+        raise preemption.PreemptedError
 
 
 def learning_rate(optimizer: "keras.optimizers.Optimizer") -> float:

@@ -16,13 +16,15 @@ from tfopt.stages.train import Place, train
 class Delivered:
     """What a stage made of its model, and what is true of it.
 
-    `seconds` are those of preparing and of all epochs, in whichever process they were trained.
+    `seconds` are those of preparing and of all epochs, in whichever process they were trained;
+    `waited` is the share of the epochs' time that training waited for its data.
     """
 
     model: "keras.Model"
     before: Facts
     after: Facts
     seconds: float
+    waited: float
     history: list[dict]
 
 
@@ -43,8 +45,9 @@ def carry_out(
     stage.check(before, after)
     check_held(stage.name, before, after, trained=place.trained, scaled=stage.quantizes)
     # Not the clock's difference: a resumed stage has trained in several processes.
-    seconds = preparing + sum(epoch["seconds"] for epoch in history)
-    return Delivered(finished, before, after, seconds, history)
+    seconds = sum(epoch["seconds"] for epoch in history)
+    waited = sum(epoch["waited"] for epoch in history) / seconds if history else 0.0
+    return Delivered(finished, before, after, preparing + seconds, waited, history)
 
 
 def _finished(stage: Stage, prepared: "keras.Model", samples: Any) -> "keras.Model":

@@ -7,6 +7,7 @@ from tfopt.config import bounded, spec
 
 # A decayed bias or normalisation parameter regularises nothing and costs accuracy.
 _NOT_DECAYED = ["bias", "gamma", "beta"]
+_WARMUP = 0.05
 
 
 @spec
@@ -40,6 +41,20 @@ class Cosine:
             decay_steps=max(steps - warmup, 1),
             alpha=self.floor,
         )
+
+
+def scaled(rate: Any, scale: float, steps: int) -> Any:
+    """Return `rate`, which is `scale` times the usual, warmed up from the usual one on.
+
+    That takes the first 5% of `steps`. Source: Goyal et al. 2017, "Accurate, Large Minibatch SGD",
+    sections 2.1 and 2.2: linear scaling with gradual warm-up.
+    """
+    if scale <= 1:
+        return rate
+    # Deferred, since its class is Keras's: configs must not load TensorFlow.
+    from tfopt.stages.warmup import Warmup
+
+    return Warmup(rate, scale, max(round(_WARMUP * steps), 1))
 
 
 @spec

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfopt import hosts
+from tfopt import hosts, preemption
 from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
 from tfopt.config import RunError
@@ -14,6 +14,8 @@ from tfopt.stages.base import Stage
 from tfopt.stages.distill import attached
 from tfopt.stages.hold import hold
 from tfopt.stages.kept import kept_logits
+from tfopt.stages.optimizers import scaled
+from tfopt.stages.waits import Waits
 
 _LOG = logging.getLogger(__name__)
 # Python works between two executions (progress bar, callbacks), the devices during one.
@@ -25,12 +27,14 @@ class Place:
     """Where a stage stands in the run that has `workdir`.
 
     `first_epoch` counts the epochs of the stages before, so that no two stages see the data in
-    the same order; `trained` says whether the stage's model was trained before.
+    the same order; `trained` says whether the stage's model was trained before; learning rates
+    are multiplied by `scale`.
     """
 
     workdir: Path
     first_epoch: int = 0
     trained: bool = False
+    scale: float = 1.0
 
     def logs(self, stage: Stage) -> Path:
         """Return the folder of what TensorBoard shows of `stage`."""
@@ -61,7 +65,7 @@ def train(
     # Deferred, since callbacks are subclasses of Keras's: configs must not load TensorFlow.
     from tfopt.stages import callbacks
 
-    fitted = ready(stage, model, teachers, splits, trained=place.trained)
+    fitted = ready(stage, model, teachers, splits, trained=place.trained, scale=place.scale)
     steps = splits.steps_per_epoch
     state = {"model": model, "optimizer": fitted.optimizer, **_learned(fitted)}
     averages = []
@@ -69,47 +73,67 @@ def train(
         averages = [callbacks.Averages(stage.average, model, stage.epochs * steps)]
         state["averages"] = averages[0].variables
     checkpoints = EpochCheckpoints(place.checkpoints(stage), hosts.is_chief(), **state)
-    history = checkpoints.restore()
+    history, made = checkpoints.restore()
     _check_alike(stage.name, len(history))
-    if history:
-        _LOG.info("stage %s: goes on after epoch %d.", stage.name, len(history))
-    examples = steps * splits.batch_size
+    _check_steps(stage.name, callbacks.step_of(fitted.optimizer), len(history) * steps + made)
+    if history or made:
+        _LOG.info("stage %s: goes on after epoch %d, step %d.", stage.name, len(history), made)
+    examples, waits = steps * splits.batch_size, Waits()
     watchers = [
         *stage.callbacks(place.logs(stage)),
         *averages,
         callbacks.StopAtNaN(stage.name),
         *([callbacks.TestLine(*_finite(splits, "test"))] if stage.test_each_epoch else []),
-        callbacks.Curves(model, place.logs(stage), place.first_epoch, examples, history),
+        callbacks.Curves(model, place.logs(stage), place.first_epoch, examples, history, waits),
         callbacks.SaveEpoch(checkpoints, history),
+        callbacks.SaveWhenPreempted(checkpoints, history, steps),
     ]
     # A bar, or a line an epoch for a log file.
     verbose: Any = (1 if sys.stdout.isatty() else 2) if hosts.is_chief() else 0
     kept = _kept(stage, teachers, splits, place.logits)
-    first = place.first_epoch + len(history)
     validation, steps_of_it = _finite(splits, "validation")
-    fitted.fit(
-        hosts.fed(lambda *host: splits.of_host(*host).train(first, *kept), splits.batch_size),
-        validation_data=validation,
-        validation_steps=steps_of_it,
-        initial_epoch=len(history),
-        epochs=stage.epochs,
-        steps_per_epoch=steps,
-        callbacks=watchers,
-        verbose=verbose,
-    )
+
+    def fit(epochs: int, skipped: int = 0) -> None:
+        first = place.first_epoch + len(history)
+
+        def own(*host: int) -> "tf.data.Dataset":
+            return waits.watched(splits.of_host(*host).train(first, *kept).skip(skipped))
+
+        fitted.fit(
+            hosts.fed(own, splits.batch_size),
+            validation_data=validation,
+            validation_steps=steps_of_it,
+            initial_epoch=len(history),
+            epochs=epochs,
+            steps_per_epoch=steps - skipped,
+            callbacks=watchers,
+            verbose=verbose,
+        )
+
+    with preemption.awaited():
+        if made:
+            fit(len(history) + 1, made)
+        if len(history) < stage.epochs:
+            fit(stage.epochs)
     for average in averages:
         average.adopt()
     return history
 
 
 def ready(
-    stage: Stage, model: "keras.Model", teachers: list, splits: Any, *, trained: bool
+    stage: Stage,
+    model: "keras.Model",
+    teachers: list,
+    splits: Any,
+    *,
+    trained: bool,
+    scale: float = 1.0,
 ) -> "keras.Model":
     """Return what is fitted, compiled: `model`, or with `teachers` the model around it."""
     _synchronise_statistics(model)
     hold(model, trained=trained)
     fitted = attached(stage.name, model, stage.teachers, teachers, splits) if teachers else model
-    compile_model(stage, fitted, splits.steps_per_epoch)
+    compile_model(stage, fitted, splits.steps_per_epoch, scale)
     return fitted
 
 
@@ -126,6 +150,16 @@ def _check_alike(stage: str, epochs: int) -> None:
         raise RunError(
             f"stage {stage!r}: expected the same finished epochs on all hosts, received {said}; "
             "give them a --workdir on one disk that all of them share."
+        )
+
+
+def _check_steps(stage: str, made: int, expected: int) -> None:
+    """Raise RunError unless the restored epochs were of as many steps as they are now."""
+    if made != expected:
+        raise RunError(
+            f"stage {stage!r}: expected {expected} steps in the finished epochs, received {made}, "
+            "of another global batch; go on with as many replicas as it was begun with, or choose "
+            "another --workdir."
         )
 
 
@@ -153,11 +187,11 @@ def _synchronise_statistics(model: "keras.Model") -> None:
                 layer.fused, layer.synchronized = False, True
 
 
-def compile_model(stage: Stage, model: "keras.Model", steps: int) -> None:
-    """Compile `model` as `stage` says, for `steps` steps an epoch."""
-    optimizer = stage.optimizer.build(
-        stage.schedule.over(stage.learning_rate, stage.epochs * steps)
-    )
+def compile_model(stage: Stage, model: "keras.Model", steps: int, scale: float = 1.0) -> None:
+    """Compile `model` as `stage` says, for `steps` steps an epoch, with `scale` times its rates."""
+    steps_in_all = stage.epochs * steps
+    rate = stage.schedule.over(stage.learning_rate * scale, steps_in_all)
+    optimizer = stage.optimizer.build(scaled(rate, scale, steps_in_all))
     optimizer.build(model.trainable_variables)
     model.compile(
         optimizer,

@@ -97,10 +97,10 @@ def check(experiment: Experiment, slices: list[Slice], *, largest: bool = False)
     divide. The stages are chained as in a run, with weights that are not trained.
     """
     logical_cpus(max(each.replicas for each in slices))
-    splits = experiment.data.load(experiment.batch_size)
     for replicas in sorted({each.replicas for each in slices}):
         experiment.check_replicas(replicas)
-        batch = experiment.batch_size // replicas
+        splits = experiment.data.load(experiment.global_batch(replicas))
+        batch = splits.batch_size // replicas
         for fitted in _fitted(experiment, splits, pretended(replicas)):
             for each in slices:
                 if each.replicas == replicas:
