@@ -20,7 +20,7 @@ def test_chooses_a_strategy_and_says_so_in_one_line(name, caplog):
 @pytest.mark.parametrize(
     ("name", "replicas", "message"),
     [
-        ("tpu", 0, "expected a TPU for 'tpu', received none"),
+        ("tpu", 0, "expected a TPU for 'tpu', received none called 'local'"),
         ("cpu", 2, "at most the 1 devices of strategy 'cpu' here, received 2"),
         ("mirrored", 64, "at most the 1 CPU devices that this process was started with"),
     ],
@@ -29,3 +29,13 @@ def test_devices_that_are_not_there(name, replicas, message):
     choose("cpu").run(lambda: None)
     with pytest.raises(ConfigError, match=message):
         choose(name, replicas)
+
+
+def test_a_tpu_that_doesnt_answer_is_named_in_time():
+    with pytest.raises(ConfigError, match="within 1 seconds, received none at grpc://127.0.0.1:1;"):
+        choose("tpu", timeout=1, tpu="grpc://127.0.0.1:1")
+
+
+def test_a_tpu_of_a_name_that_the_cloud_doesnt_know_is_an_error():
+    with pytest.raises(ConfigError, match="received none called 'no-such-tpu'"):
+        choose("tpu", timeout=1, tpu="no-such-tpu")

@@ -126,12 +126,20 @@ def _cluster(found: dict, jobs: dict[str, list[str]]) -> Cluster:
     return Cluster(tuple(addresses), index + (len(jobs.get("chief", [])) if job == "worker" else 0))
 
 
+def answers(address: str, timeout: float) -> bool:
+    """Return whether anybody listens at `address`, host:port, within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (found := _answers(address)) and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+    return found
+
+
 def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=1):
             return True
-    except OSError:
+    except (OSError, ValueError):  # a port that is no number
         return False
 
 

@@ -22,6 +22,7 @@ else:
     from typing_extensions import dataclass_transform
 
 _FOLDERS = ("artifacts", "teachers", "tensorboard")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
 _Class = TypeVar("_Class", bound=type)
 
@@ -105,7 +106,10 @@ class Experiment:
     share of test examples on which an artifact must predict the class that its Keras model
     predicts; one example that differs is always allowed. The hosts of a run on several have
     `cluster_timeout` seconds to come together.
-    `deterministic` turns TensorFlow's op determinism on, at a cost in speed.
+    `precision` is that in which stages without quantization compute: `float32`,
+    `mixed_bfloat16`, or `auto`, which is the latter on a TPU. `tpu` is `local`, a name or an
+    address as grpc://10.0.0.2:8470. `deterministic` turns TensorFlow's op determinism on, at a
+    cost in speed.
     `source` is a hash of the code of a config file of your own, which the command line sets: a
     function has no fields to compare, and an edited model is another experiment.
     """
@@ -120,6 +124,8 @@ class Experiment:
     batch_size: int = bounded(128, least=1)
     replica_batch_size: int = bounded(0, least=0)
     scale_learning_rate: bool = True
+    precision: str = "auto"
+    tpu: str = "local"
     seed: int = bounded(0, least=0)
     min_agreement: float = bounded(0.95, least=0, most=1)
     cluster_timeout: int = bounded(60, least=1)
@@ -147,6 +153,11 @@ class Experiment:
                 f"config.strategy: expected one of {', '.join(STRATEGIES)}, "
                 f"received {self.strategy!r}; {hint}"
             )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"config.precision: expected one of {', '.join(PRECISIONS)}, received "
+                f"{self.precision!r}; {nearest(self.precision, PRECISIONS)}"
+            )
         self.check_replicas(self.replicas or 1)
         self._check_items("stages", "prepare")
         self._check_items("variants", "convert")
@@ -170,6 +181,10 @@ class Experiment:
     def global_batch(self, replicas: int) -> int:
         """Return the examples in one step over all `replicas`."""
         return self.replica_batch_size * replicas or self.batch_size
+
+    def is_mixed(self, *, on_tpu: bool) -> bool:
+        """Return whether stages without quantization compute in bfloat16."""
+        return self.precision == "mixed_bfloat16" or (self.precision == "auto" and on_tpu)
 
     def learning_rate_scale(self, replicas: int) -> float:
         """Return what every learning rate is multiplied by on `replicas`."""

@@ -26,7 +26,7 @@ from tfopt.runner import ArtifactError
 from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
-from tfopt.strategy import choose
+from tfopt.strategy import choose, is_tpu
 from tfopt.workdir import check_shared, check_workdir, claim
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +44,12 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
     workdir = workdir.expanduser().absolute()
     with full_disk_is_an_error(workdir):
         check_workdir(workdir, experiment)
-        strategy = choose(experiment.strategy, experiment.replicas, experiment.cluster_timeout)
+        strategy = choose(
+            experiment.strategy,
+            experiment.replicas,
+            timeout=experiment.cluster_timeout,
+            tpu=experiment.tpu,
+        )
         replicas = strategy.num_replicas_in_sync
         experiment.check_replicas(replicas)
         if experiment.deterministic:
@@ -121,6 +126,7 @@ class _Run:
                     workdir=self.workdir,
                     first_epoch=sum(other.epochs for other in earlier),
                     trained=index > 0 or is_trained(self.experiment.model),
+                    mixed=self.experiment.is_mixed(on_tpu=is_tpu(self.strategy)),
                     scale=self.experiment.learning_rate_scale(self.strategy.num_replicas_in_sync),
                 ),
             )

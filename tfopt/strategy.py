@@ -10,11 +10,14 @@ from tfopt.config import ConfigError
 _LOG = logging.getLogger(__name__)
 
 
-def choose(name: str, replicas: int = 0, timeout: float = 60) -> "tf.distribute.Strategy":
+def choose(
+    name: str, replicas: int = 0, *, timeout: float = 60, tpu: str = "local"
+) -> "tf.distribute.Strategy":
     """Return the tf.distribute strategy called `name`, over `replicas` devices (0: all).
 
     `auto` takes the hosts of TF_CONFIG if it is set, else a TPU if there is one, else all GPUs
-    mirrored, else the one device there is. The hosts have `timeout` seconds to come together.
+    mirrored, else the one device there is. The hosts have `timeout` seconds to come together,
+    a TPU at an address to answer. `tpu` is `local`, a name or an address.
     `mirrored` on a machine without GPUs splits the CPU into `replicas` logical devices, which
     must happen before TensorFlow has run anything. Raises ConfigError where the devices are
     not there.
@@ -25,7 +28,8 @@ def choose(name: str, replicas: int = 0, timeout: float = 60) -> "tf.distribute.
         strategy = _multi_worker(hosts, timeout)
         why = f"worker {hosts.index if hosts else 0} of TF_CONFIG"
     elif name == "tpu" or (name == "auto" and tpus):
-        strategy, why = _tpu(bool(tpus)), f"{len(tpus)} TPU cores found"
+        strategy = _tpu(tpu, bool(tpus), timeout)
+        why = f"{strategy.num_replicas_in_sync} TPU cores of {tpu}"
     elif name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = _gpus(len(gpus), replicas) if gpus else logical_cpus(replicas)
         strategy, why = tf.distribute.MirroredStrategy(devices), f"devices {', '.join(devices)}"
@@ -88,16 +92,31 @@ def logical_cpus(replicas: int) -> list[str]:
     return [f"/cpu:{index}" for index in range(replicas or found)]
 
 
-def _tpu(found: bool) -> "tf.distribute.Strategy":
+def is_tpu(strategy: "tf.distribute.Strategy") -> bool:
+    """Return whether the replicas of `strategy` are TPU cores."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def _tpu(name: str, found: bool, timeout: float) -> "tf.distribute.Strategy":
+    if name.startswith("grpc://") and not cluster.answers(name.removeprefix("grpc://"), timeout):
+        raise ConfigError(
+            f"config.tpu: expected a TPU that answers within {timeout:g} seconds, received none at "
+            f"{name}; see that it runs and that its port is open."
+        )
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu="local")
-        if not found:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name)
+        if name == "local" and not found:
             raise ValueError("TensorFlow sees no TPU device")
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, RuntimeError, tf.errors.OpError) as error:
+    except Exception as error:  # of a name whatever the cloud's client raises
         raise ConfigError(
-            f"config.strategy: expected a TPU for 'tpu', received none ({error}); "
-            "use 'auto', or see colab/tfopt_quickstart.ipynb for what a TPU runtime needs."
+            f"config.strategy: expected a TPU for 'tpu', received none called {name!r} "
+            f"({_first_line(error)}); use 'auto', or see colab/tfopt_quickstart.ipynb for what a "
+            "TPU runtime needs."
         ) from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

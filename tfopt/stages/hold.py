@@ -33,7 +33,8 @@ def hold(model: "keras.Model", *, trained: bool) -> None:
     for kernel in measure(model).kernels:
         if not trained and _is_initial(kernel.distinct_total, kernel.zeros > 0):
             continue
-        variable = variables[kernel.key]
+        # In mixed precision Keras wraps the variable, and asks the one inside.
+        variable = getattr(variables[kernel.key], "_variable", variables[kernel.key])
         constraint = _constraint(kernel, variable.numpy(), masks.get(kernel.key))
         copies = getattr(variable, "values", (variable,))  # one on each replica
         given = copies[0]._constraint

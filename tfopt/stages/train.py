@@ -28,13 +28,14 @@ class Place:
 
     `first_epoch` counts the epochs of the stages before, so that no two stages see the data in
     the same order; `trained` says whether the stage's model was trained before; learning rates
-    are multiplied by `scale`.
+    are multiplied by `scale`; `mixed` lets stages without quantization compute in bfloat16.
     """
 
     workdir: Path
     first_epoch: int = 0
     trained: bool = False
     scale: float = 1.0
+    mixed: bool = False
 
     def logs(self, stage: Stage) -> Path:
         """Return the folder of what TensorBoard shows of `stage`."""
