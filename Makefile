@@ -12,7 +12,9 @@ test: $(VENV)/installed-dev ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/installed-dev ## the tests with real data and minutes of training
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore=tests/contracts
+	for model in $$($(BIN)/python -c 'from tests.contracts.test_techniques import MODELS; print(*MODELS)'); \
+	do $(BIN)/python -m pytest -m slow tests/contracts --model=$$model; case $$? in 0|5) ;; *) exit 1;; esac; done
 
 lint: $(VENV)/installed-dev ## style, layers and types
 	$(BIN)/ruff check .
