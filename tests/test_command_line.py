@@ -53,7 +53,10 @@ FLAGS = [
     ("--config.stages.prne=1", "received 'prne'; it has: train [0], prune [1], quantize [2]."),
     ("--config.model=ResNet", "config.model: expected one field of it on the command line"),
     ("--config.stages=3", "as in --config.stages[0].FIELD=VALUE"),
-    ("--config.epochs=3", "config has no field 'epochs'; it has: batch_size, data,"),
+    (
+        "--config.epochs=3",
+        "config has no field 'epochs'; it has: batch_size, cluster_timeout,",
+    ),
     ("--wrkdir=x", "there is no flag --wrkdir; did you mean 'workdir'?"),
     ("--workdir", "Missing value for flag --workdir"),
     ("stray", "expected flags like --config=digits, received 'stray'"),

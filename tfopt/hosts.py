@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tfopt import preemption
 from tfopt.compat import tf
 from tfopt.config import RunError
 
@@ -76,6 +77,13 @@ def a_lost_one_is_an_error(strategy: "tf.distribute.Strategy") -> Iterator[None]
             f"{who} doesn't answer any more: look at its log, and start the same command on all "
             "workers again, it goes on from the last finished epoch."
         ) from error
+    except RuntimeError as error:
+        # A signal at the very moment, which TensorFlow's C++ reports so.
+        if "REPLACED BY KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from error
+        if preemption.noticed() and "REPLACED BY" in str(error):
+            raise preemption.PreemptedError from error
+        raise
 
 
 def _own(strategy: Any) -> tuple[str, str]:

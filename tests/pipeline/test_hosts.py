@@ -75,7 +75,7 @@ def others(tmp_path_factory):
 def uninterrupted(others, killed):
     """The workdirs and the output of both, which ran beside the killed one."""
     for process, folder in zip(*others, strict=True):
-        assert process.wait(timeout=200) == 0, (folder / "output").read_text()[-2000:]
+        assert process.wait(timeout=600) == 0, (folder / "output").read_text()[-2000:]
     launched, mirrored = others[1]
     return launched / "run", mirrored / "run", (launched / "output").read_text()
 
@@ -87,7 +87,7 @@ def killed(others, tmp_path_factory):
     workdir, began = folder / "run", time.monotonic()
     with Hosts(workdir, folder / "first") as hosts:
         while not (workdir / "prune/epochs/epoch_0001").exists():
-            assert time.monotonic() < began + 200 and hosts.processes[1].poll() is None, (
+            assert time.monotonic() < began + 600 and hosts.processes[1].poll() is None, (
                 hosts.said()
             )
             time.sleep(0.01)
@@ -95,7 +95,7 @@ def killed(others, tmp_path_factory):
         code = hosts.processes[0].wait(timeout=NOTICED_SECONDS)
         first = hosts.said()[0]
     with Hosts(workdir, folder / "second") as hosts:
-        codes = [process.wait(timeout=200) for process in hosts.processes]
+        codes = [process.wait(timeout=600) for process in hosts.processes]
         return workdir, (code, first), (codes, hosts.said())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # it takes no TPU that others could want
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 # Lazily up to the operator, as the type of a tuple has comments with = in it.
