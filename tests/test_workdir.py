@@ -4,7 +4,7 @@ from tfopt.config import ConfigError, Experiment
 from tfopt.data import Digits
 from tfopt.models import MLP, SmallCNN
 from tfopt.stages import EMA, Prune, Stage
-from tfopt.workdir import check_workdir, claim
+from tfopt.workdir import check_shared, check_workdir, claim
 
 
 def experiment(*stages, **changes):
@@ -69,3 +69,8 @@ def test_a_file_that_was_cut_off_is_named_with_its_remedy(workdir, name, remedy)
     message = refusal(workdir, experiment(source="code"))
     assert message.startswith(f"{path}: expected JSON as tfopt wrote it, received a damaged file")
     assert remedy.format(workdir) in message
+
+
+def test_a_workdir_that_the_chief_didnt_claim_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="expected a folder that all hosts share"):
+        check_shared(tmp_path)

@@ -6,13 +6,16 @@ only what goes to the disk is the chief's alone.
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tfopt import preemption
 from tfopt.compat import tf
 from tfopt.config import RunError
 
+_SHOWN_SECONDS = 60  # an NFS client's longest cache of what isn't there
 _LOST = ("Collective ops is aborted", "heartbeat", "CoordinationService")
 
 
@@ -38,6 +41,17 @@ def all_say(number: int) -> list[int]:
 def meet() -> None:
     """Return when all hosts have come here."""
     all_say(0)
+
+
+def sees(path: Path) -> bool:
+    """Return whether `path`, which the chief has written, is there for this host too.
+
+    A network's file system shows a new file late to a host that has looked for it before.
+    """
+    deadline = time.monotonic() + _SHOWN_SECONDS
+    while not path.exists() and are_several() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return path.exists()
 
 
 def fed(part: Callable[[int, int], "tf.data.Dataset"], batch_size: int) -> Any:

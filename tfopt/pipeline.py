@@ -77,7 +77,8 @@ class _Run:
         if self.is_chief:
             claim(self.workdir, self.experiment)
         self.meet()
-        check_shared(self.workdir)
+        with self.strategy.scope():
+            check_shared(self.workdir)
         for index, stage in enumerate(stages):
             if self.is_finished(stage):
                 _LOG.info("stage %s: was finished before.", stage.name)

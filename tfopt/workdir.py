@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfopt import hosts
 from tfopt.checkpoint import write_atomically
 from tfopt.config import ConfigError, Experiment
 
@@ -39,7 +40,7 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
 
 def check_shared(workdir: Path) -> None:
     """Raise ConfigError where `workdir` isn't the one that the chief has claimed."""
-    if not (workdir / _IDENTITY).exists():
+    if not hosts.sees(workdir / _IDENTITY):
         raise ConfigError(
             f"workdir {workdir}: expected a folder that all hosts share, received one without "
             "what worker 0 wrote to it; choose a --workdir on a disk that all of them mount."

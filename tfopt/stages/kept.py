@@ -29,6 +29,7 @@ def kept_logits(teacher: "keras.Model", splits: Any, folder: Path) -> np.ndarray
         with renamed(path) if hosts.is_chief() else contextlib.nullcontext() as temporary:
             _write(temporary or Path(os.devnull), teacher, splits)
         hosts.meet()
+        hosts.sees(path)
     return np.load(path, mmap_mode="r")
 
 
