@@ -74,6 +74,42 @@ def test_bad_input_is_answered_before_tensorflow_loads(tmp_path):
     assert "expected a multiple of the 8 replicas, received 30; the nearest is 24" in errors
 
 
+HOST_CALLBACK = """
+from tests.tpu.test_tpu_check import CONFIG
+from tfopt.compat import keras, tf
+from tfopt.stages import Stage
+
+
+@keras.saving.register_keras_serializable("tests")
+class Peek(keras.layers.Layer):
+    def call(self, inputs):
+        seen = tf.py_function(lambda x: x, [inputs], inputs.dtype)
+        return tf.ensure_shape(seen, inputs.shape)
+
+
+def model(spec):
+    inputs = keras.Input(spec.shape)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(Peek(name="peek")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(spec.classes, name="logits")(x))
+
+
+def get_config():
+    exec(CONFIG, globals())
+    return Experiment(
+        name="peeked", data=Noise(), model=model, batch_size=32, stages=[Stage()]
+    )
+"""
+
+
+def test_an_operator_that_no_tpu_has_is_named_with_its_layer(tmp_path):
+    config = tmp_path / "peeked.py"
+    config.write_text(HOST_CALLBACK)
+    code, output, errors, _ = answered("tpu_check", f"--config={config}", "--topology=v5e:2x2")
+    assert code == 1, errors[-2000:]
+    assert "EagerPyFunc" in output and "peek" in output
+    assert "Traceback" not in errors
+
+
 @pytest.mark.tpu
 def test_each_stage_compiles_for_a_slice_and_says_what_it_takes(tmp_path):
     pytest.importorskip("libtpu")

@@ -126,8 +126,9 @@ class _Replay:
             if value.func.name:
                 graph._add_function_recursive(_function(owner, value.func.name))
         types = [x.dtype for x in operation.outputs]
+        # By the same name, which has the layer's in it.
         made = graph._create_op_internal(
-            operation.type, inputs, types, attrs=attrs, op_def=operation.op_def
+            operation.type, inputs, types, name=operation.name, attrs=attrs, op_def=operation.op_def
         )
         for old, new in zip(operation.outputs, made.outputs, strict=True):
             tf_handle_data.copy_handle_data(old, new)
