@@ -1,7 +1,6 @@
 """Two processes with a TF_CONFIG each do what one does, also where one of them was killed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 
 from tests.pipeline.conftest import FLAGS
 from tests.pipeline.test_resume import weights
-from tfopt.tools.launch import free_ports
+from tfopt.tools.launch import environment, free_ports
 
 SCRIPT = Path(__file__).parent / "hosts.py"
 # What a RunError says is read here; ten seconds of it are the heartbeat's.
@@ -28,12 +27,11 @@ class Hosts:
         self.logs = [logs.with_suffix(f".{index}") for index in range(2)]
         self.processes = []
         for index, log in enumerate(self.logs):
-            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             with log.open("w") as output:
                 self.processes.append(
                     subprocess.Popen(
                         [sys.executable, SCRIPT, workdir, *FLAGS],
-                        env={**os.environ, "TF_CONFIG": json.dumps(task)},
+                        env=environment(index, addresses),
                         stdout=output,
                         stderr=subprocess.STDOUT,
                     )

@@ -1,7 +1,9 @@
 """The launcher's own ways to end; tests/pipeline/test_hosts.py has a whole run of it."""
 
+import signal
 import subprocess
 import sys
+import time
 
 LAUNCH = sys.executable, "-m", "tfopt", "launch"
 
@@ -20,3 +22,18 @@ def test_no_worker_is_refused():
     done = subprocess.run([*LAUNCH, "--workers=0"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == "tfopt: --workers: expected at least 1, received 0.\n"
+
+
+def test_signals_reach_every_worker(tmp_path):
+    words = "--workers=2", "--", "--config=digits", f"--workdir={tmp_path}"
+    process = subprocess.Popen([*LAUNCH, *words], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "experiment.json").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    # Python drops an interrupt that arrives in a callback of the garbage collector; that worker
+    # then ends because the other is gone.
+    assert process.returncode not in (0, None), said
+    assert "the same command again goes on from here" in said

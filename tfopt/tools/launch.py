@@ -36,8 +36,11 @@ def main(argv: list[str]) -> int:
     if workers < 1:
         raise ConfigError(f"--workers: expected at least 1, received {workers}.")
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
-    children = [_started(index, addresses, rest) for index in range(workers)]
+    children: list[subprocess.Popen[str]] = []
+    # Before they start: a signal that this process ignores, as SIGINT in the background of a
+    # shell, they would ignore too; one that it handles, they don't.
     with _signals_to(children):
+        children += [_started(index, addresses, rest) for index in range(workers)]
         readers = [_prefixed(index, child) for index, child in enumerate(children)]
         code = _first_failure(children)
         for reader in readers:
@@ -46,17 +49,22 @@ def main(argv: list[str]) -> int:
 
 
 def _started(index: int, addresses: list[str], arguments: list[str]) -> "subprocess.Popen[str]":
-    task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
     # A session of its own: a terminal's Ctrl-C would reach it twice.
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "tfopt", *arguments],
-        env={**os.environ, "TF_CONFIG": json.dumps(task)},
+        env=environment(index, addresses),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         start_new_session=True,
     )
+
+
+def environment(index: int, addresses: list[str]) -> dict[str, str]:
+    """Return this process's environment with the TF_CONFIG of worker `index` of `addresses`."""
+    task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    return {**os.environ, "TF_CONFIG": json.dumps(task)}
 
 
 def free_ports(count: int) -> list[int]:
