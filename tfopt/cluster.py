@@ -34,11 +34,13 @@ class Cluster:
         """
         deadline = time.monotonic() + timeout
         with self._listening():
-            others = set(range(len(self.addresses))) - {self.index}
-            while others := {other for other in others if not _answers(self.addresses[other])}:
-                if time.monotonic() > deadline:
-                    raise ConfigError(self._missing(sorted(others), timeout))
-                time.sleep(_PAUSE)
+            missing = [
+                other
+                for other, address in enumerate(self.addresses)
+                if other != self.index and not answers(address, deadline - time.monotonic())
+            ]
+            if missing:
+                raise ConfigError(self._missing(missing, timeout))
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:

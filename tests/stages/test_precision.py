@@ -6,6 +6,7 @@ import pytest
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment
 from tfopt.data import Digits
+from tfopt.graph import rebuilt
 from tfopt.models import SmallCNN
 from tfopt.stages import EMA, SGD, Cluster, Features, Prune, Quantize, Shrink, Stage, Teacher
 from tfopt.stages import train as training
@@ -63,8 +64,8 @@ def test_a_stage_delivers_in_float32(stage, model, digits, tmp_path, monkeypatch
 
     monkeypatch.setattr(training, "compile_model", watched)
     place = Place(workdir=tmp_path, mixed=True, trained=True)
-    teachers = [in_full(model) for _ in stage.teachers]
-    delivered = carry_out(stage, in_full(model), teachers, digits, place)
+    teachers = [rebuilt(model) for _ in stage.teachers]
+    delivered = carry_out(stage, rebuilt(model), teachers, digits, place)
     assert not is_mixed(delivered.model)
     assert not np.array_equal(delivered.model.get_weights()[0], model.get_weights()[0])
     assert delivered.history[0]["loss"] < 30
@@ -73,7 +74,7 @@ def test_a_stage_delivers_in_float32(stage, model, digits, tmp_path, monkeypatch
 
 
 def test_zeros_stay_zero(model, digits, tmp_path):
-    pruned = in_full(model)
+    pruned = rebuilt(model)
     kernel = pruned.get_layer("dense1").kernel
     kernel.assign(tf.where(tf.abs(kernel) < tf.reduce_max(tf.abs(kernel)) / 2, 0.0, kernel))
     zeros = kernel.numpy() == 0

@@ -190,8 +190,7 @@ class SaveEpoch(keras.callbacks.Callback):
 class SaveWhenPreempted(keras.callbacks.Callback):
     """Save the state in the middle of an epoch, and end there, when SIGTERM has come.
 
-    Of several hosts none can save alone: they go on from the last epoch. `steps` have been made
-    before the first epoch of `fit` begins, which is what is left of one.
+    Of several hosts none can save alone: they go on from the last epoch.
     """
 
     def __init__(self, checkpoints: EpochCheckpoints, history: list, steps_per_epoch: int) -> None:

@@ -9,7 +9,7 @@ from tfopt.facts import Facts, measure
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.base import Stage
 from tfopt.stages.hold import check_held
-from tfopt.stages.precision import in_full, in_mixed, is_mixed
+from tfopt.stages.precision import for_stage, in_full
 from tfopt.stages.train import Place, train
 
 
@@ -38,13 +38,11 @@ def carry_out(
     or where it lost what an earlier one had won.
     """
     before, began = measure(model), time.perf_counter()
-    prepared = stage.prepare(
-        _computing(stage, model, place), stage.epochs * splits.steps_per_epoch, splits.samples
-    )
+    model = for_stage(stage, model, mixed=place.mixed)
+    prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     preparing = time.perf_counter() - began
     history = train(stage, prepared, teachers, splits, place)
-    finished = _finished(stage, prepared, splits.samples)
-    finished = in_full(finished) if is_mixed(finished) else finished
+    finished = in_full(_finished(stage, prepared, splits.samples))
     after = measure(finished)
     stage.check(before, after)
     check_held(stage.name, before, after, trained=place.trained, scaled=stage.quantizes)
@@ -52,11 +50,6 @@ def carry_out(
     seconds = sum(epoch["seconds"] for epoch in history)
     waited = sum(epoch["waited"] for epoch in history) / seconds if history else 0.0
     return Delivered(finished, before, after, preparing + seconds, waited, history)
-
-
-def _computing(stage: Stage, model: "keras.Model", place: Place) -> "keras.Model":
-    """Return `model` in the numbers that `stage` trains in; quantization's are float32."""
-    return in_mixed(model) if place.mixed and stage.epochs and not stage.quantizes else model
 
 
 def _finished(stage: Stage, prepared: "keras.Model", samples: Any) -> "keras.Model":

@@ -21,8 +21,13 @@ def in_mixed(model: "keras.Model") -> "keras.Model":
 
 
 def in_full(model: "keras.Model") -> "keras.Model":
-    """Return a copy of the functional `model` that computes in float32."""
-    return rebuilt(model, lambda layer: _with(layer, _FULL))
+    """Return the functional `model` computing in float32: itself, or a copy of a mixed one."""
+    return rebuilt(model, lambda layer: _with(layer, _FULL)) if is_mixed(model) else model
+
+
+def for_stage(stage: Any, model: "keras.Model", *, mixed: bool) -> "keras.Model":
+    """Return `model` in the numbers that `stage` trains in; quantization's are float32."""
+    return in_mixed(model) if mixed and stage.epochs and not stage.quantizes else model
 
 
 def is_mixed(model: "keras.Model") -> bool:

@@ -15,7 +15,7 @@ from tfopt.compat import tf
 from tfopt.config import ConfigError, Experiment
 from tfopt.rehearsal import build
 from tfopt.stages import Stage, distill
-from tfopt.stages.precision import in_full, in_mixed, is_mixed
+from tfopt.stages.precision import for_stage, in_full
 from tfopt.stages.train import ready
 from tfopt.strategy import logical_cpus
 from tfopt.tpu.chips import Slice
@@ -116,15 +116,13 @@ def _fitted(experiment: Experiment, splits: Any, strategy: Any) -> Iterator[_Fit
     with strategy.scope():
         model = build(experiment, splits.spec)
         for index, stage in enumerate(experiment.stages):
-            mixed = experiment.is_mixed(on_tpu=True) and stage.epochs and not stage.quantizes
-            numbers = in_mixed(model) if mixed else model
-            prepared = stage.prepare(numbers, stage.epochs * splits.steps_per_epoch, splits.samples)
+            model = for_stage(stage, model, mixed=experiment.is_mixed(on_tpu=True))
+            prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
             teachers = distill.loaded(stage.teachers, models.__getitem__)
             if stage.epochs:
                 fitted = ready(stage, prepared, teachers, splits, trained=index > 0)
                 yield _Fitted(stage, fitted, splits.spec, strategy)
-            model = stage.rehearsed(prepared)
-            model = in_full(model) if is_mixed(model) else model
+            model = in_full(stage.rehearsed(prepared))
             # A copy, since a teacher is frozen.
             models[stage.name] = reloaded(model)
 
