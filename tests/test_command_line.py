@@ -38,6 +38,7 @@ FLAGS = [
     ),
     ("--config.stages[1].name=teachers", "no folder of the workdir has, received 'teachers'"),
     ("--config.stages[1].name=train", "config.stages[1].name: expected a name of letters"),
+    ("--config.mesh.model=2", "expected strategy 'mesh' for one of 2 devices, received 'auto'"),
     ("--config.strategy=mirorred", "received 'mirorred'; did you mean 'mirrored'?"),
     ("--config.deterministic=maybe", "expected True or False, received 'maybe'"),
     ("--config.stages[0].learning_rate=inf", "learning_rate: expected a number, received inf"),

@@ -72,10 +72,25 @@ FACTS = {
     "sparsity": 0.0,
 }
 PRUNED = {**FACTS, "kernels": [{**FACTS["kernels"][0], "zeros": 216, "distinct": 10}]}
+MESH = {"batch": 2, "model": 4, "bytes_per_device": 1500, "bytes": 4000}
 FLOAT = {"lstm": "TFLite has no int8 kernel for it"}
 STAGES = [
-    {"name": "train", "seconds": 12.3, "waited": 0.015, "before": FACTS, "after": FACTS},
-    {"name": "prune", "seconds": 4.0, "waited": 0.0, "before": FACTS, "after": PRUNED},
+    {
+        "name": "train",
+        "seconds": 12.3,
+        "waited": 0.015,
+        "mesh": MESH,
+        "before": FACTS,
+        "after": FACTS,
+    },
+    {
+        "name": "prune",
+        "seconds": 4.0,
+        "waited": 0.0,
+        "mesh": None,
+        "before": FACTS,
+        "after": PRUNED,
+    },
 ]
 STAGES = [{**stage, "left_float": left} for stage, left in zip(STAGES, ({}, FLOAT), strict=True)]
 

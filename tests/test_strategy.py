@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from tfopt.config import ConfigError
+from tfopt.config import ConfigError, Mesh
 from tfopt.strategy import choose
 
 
@@ -29,6 +29,12 @@ def test_devices_that_are_not_there(name, replicas, message):
     choose("cpu").run(lambda: None)
     with pytest.raises(ConfigError, match=message):
         choose(name, replicas)
+
+
+def test_a_mesh_larger_than_the_devices():
+    choose("cpu").run(lambda: None)
+    with pytest.raises(ConfigError, match="config.mesh: expected at most the 1 CPU devices .* 6;"):
+        choose("mesh", mesh=Mesh(batch=2, model=3))
 
 
 def test_a_tpu_that_doesnt_answer_is_named_in_time():

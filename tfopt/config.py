@@ -23,7 +23,7 @@ else:
 
 _FOLDERS = ("artifacts", "teachers", "tensorboard")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
-STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
+STRATEGIES = ("auto", "cpu", "mesh", "mirrored", "multi_worker", "tpu")
 _Class = TypeVar("_Class", bound=type)
 
 
@@ -94,6 +94,23 @@ def having(method: str, default: Callable) -> Any:
 
 
 @spec
+class Mesh:
+    """What strategy "mesh" trains on: `batch` times `model` devices.
+
+    Each of `batch` replicas has its rows of every batch, and is itself spread over `model`
+    devices, each of which has its share of the kernels of Dense, Embedding and attention layers.
+    """
+
+    batch: int = bounded(1, least=1)
+    model: int = bounded(1, least=1)
+
+    @property
+    def size(self) -> int:
+        """The number of devices."""
+        return self.batch * self.model
+
+
+@spec
 class Experiment:
     """All of one run: what to train on, what to make of it, and how to prove the result.
 
@@ -106,6 +123,7 @@ class Experiment:
     share of test examples on which an artifact must predict the class that its Keras model
     predicts; one example that differs is always allowed. The hosts of a run on several have
     `cluster_timeout` seconds to come together.
+    `mesh` is that of strategy `mesh`, each row of which is a replica.
     `precision` is that in which stages without quantization compute: `float32`,
     `mixed_bfloat16`, or `auto`, which is the latter on a TPU. `tpu` is `local`, a name or an
     address as grpc://10.0.0.2:8470. `deterministic` turns TensorFlow's op determinism on, at a
@@ -120,6 +138,7 @@ class Experiment:
     stages: list
     variants: list = dataclasses.field(default_factory=list)
     strategy: str = "auto"
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
     replicas: int = bounded(0, least=0)
     batch_size: int = bounded(128, least=1)
     replica_batch_size: int = bounded(0, least=0)
@@ -158,7 +177,12 @@ class Experiment:
                 f"config.precision: expected one of {', '.join(PRECISIONS)}, received "
                 f"{self.precision!r}; {nearest(self.precision, PRECISIONS)}"
             )
-        self.check_replicas(self.replicas or 1)
+        if self.strategy != "mesh" and self.mesh.size > 1:
+            raise ConfigError(
+                f"config.mesh: expected strategy 'mesh' for one of {self.mesh.size} devices, "
+                f"received {self.strategy!r}; set config.strategy to 'mesh'."
+            )
+        self.check_replicas(self.mesh.batch if self.strategy == "mesh" else self.replicas or 1)
         self._check_items("stages", "prepare")
         self._check_items("variants", "convert")
         names = [variant.name for variant in self.variants]

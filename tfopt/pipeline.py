@@ -26,7 +26,7 @@ from tfopt.runner import ArtifactError
 from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
-from tfopt.strategy import choose, is_tpu
+from tfopt.strategy import choose, is_tpu, over_devices
 from tfopt.workdir import check_shared, check_workdir, claim
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 def run(experiment: Experiment, workdir: Path) -> list[dict]:
     """Run `experiment` in `workdir` and return one row per artifact (stage x variant).
 
-    The same call on the same `workdir` goes on where an earlier one stopped. Raises
+    The same call on the same `workdir` goes on where an earlier one stopped.
     Of several hosts the chief alone has the rows, and proves what all have trained. Raises
     ConfigError before any training where the experiment can't be done, and RunError or
     ArtifactError where a stage or an artifact isn't what was asked for.
@@ -49,14 +49,16 @@ def run(experiment: Experiment, workdir: Path) -> list[dict]:
             experiment.replicas,
             timeout=experiment.cluster_timeout,
             tpu=experiment.tpu,
+            mesh=experiment.mesh,
         )
-        replicas = strategy.num_replicas_in_sync
+        on_mesh = experiment.strategy == "mesh"
+        replicas = experiment.mesh.batch if on_mesh else strategy.num_replicas_in_sync
         experiment.check_replicas(replicas)
         if experiment.deterministic:
             tf.config.experimental.enable_op_determinism()
         splits = experiment.data.load(experiment.global_batch(replicas))
         with hosts.a_lost_one_is_an_error(strategy):
-            return _Run(experiment, workdir, strategy, splits).all_stages()
+            return _Run(experiment, workdir, strategy, splits, replicas).all_stages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class _Run:
     workdir: Path
     strategy: "tf.distribute.Strategy"
     splits: Any
+    replicas: int
 
     def all_stages(self) -> list[dict]:
         """Train and prove every stage, write the report, and return its rows on the chief."""
@@ -112,6 +115,7 @@ class _Run:
         from tfopt.rounding import left_float
 
         _LOG.info("stage %s: epochs: %d.", stage.name, stage.epochs)
+        on_mesh = self.experiment.strategy == "mesh"
         folder, earlier = self.workdir / stage.name, self.experiment.stages[:index]
         keras.backend.clear_session()
         # By stage and not once: a resumed run must draw what an uninterrupted one draws.
@@ -128,7 +132,8 @@ class _Run:
                     first_epoch=sum(other.epochs for other in earlier),
                     trained=index > 0 or is_trained(self.experiment.model),
                     mixed=self.experiment.is_mixed(on_tpu=is_tpu(self.strategy)),
-                    scale=self.experiment.learning_rate_scale(self.strategy.num_replicas_in_sync),
+                    scale=self.experiment.learning_rate_scale(self.replicas),
+                    mesh=over_devices(self.experiment.mesh) if on_mesh else None,
                 ),
             )
         save_model(delivered.model, folder / "model.h5", writes=self.is_chief)
@@ -136,6 +141,7 @@ class _Run:
             "name": stage.name,
             "seconds": delivered.seconds,
             "waited": delivered.waited,
+            "mesh": delivered.mesh,
             "before": delivered.before.to_json(),
             "after": delivered.after.to_json(),
             "activation_bits": activation_bits(delivered.model),

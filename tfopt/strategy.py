@@ -2,16 +2,23 @@
 
 import contextlib
 import logging
+import os
+from typing import Any
 
 from tfopt import cluster
 from tfopt.compat import tf
-from tfopt.config import ConfigError
+from tfopt.config import ConfigError, Mesh
 
 _LOG = logging.getLogger(__name__)
 
 
 def choose(
-    name: str, replicas: int = 0, *, timeout: float = 60, tpu: str = "local"
+    name: str,
+    replicas: int = 0,
+    *,
+    timeout: float = 60,
+    tpu: str = "local",
+    mesh: Mesh | None = None,
 ) -> "tf.distribute.Strategy":
     """Return the tf.distribute strategy called `name`, over `replicas` devices (0: all).
 
@@ -19,8 +26,8 @@ def choose(
     mirrored, else the one device there is. The hosts have `timeout` seconds to come together,
     a TPU at an address to answer. `tpu` is `local`, a name or an address.
     `mirrored` on a machine without GPUs splits the CPU into `replicas` logical devices, which
-    must happen before TensorFlow has run anything. Raises ConfigError where the devices are
-    not there.
+    must happen before TensorFlow has run anything; so does `mesh`, see `over_devices`:
+    to all that isn't spread it is one device. Raises ConfigError where the devices are not there.
     """
     tpus, gpus = tf.config.list_physical_devices("TPU"), tf.config.list_physical_devices("GPU")
     hosts = cluster.described() if name in ("auto", "multi_worker") else None
@@ -31,13 +38,17 @@ def choose(
         strategy = _tpu(tpu, bool(tpus), timeout)
         why = f"{strategy.num_replicas_in_sync} TPU cores of {tpu}"
     elif name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        devices = _gpus(len(gpus), replicas) if gpus else logical_cpus(replicas)
+        devices = _devices(replicas, "replicas")
         strategy, why = tf.distribute.MirroredStrategy(devices), f"devices {', '.join(devices)}"
+    elif name == "mesh":
+        mesh = mesh or Mesh()
+        devices = _devices(mesh.size, "mesh")
+        strategy, why = tf.distribute.get_strategy(), f"devices {', '.join(devices)}"
     else:
         device = "/gpu:0" if gpus and name == "auto" else "/cpu:0"
         strategy = tf.distribute.OneDeviceStrategy(device)
         why = f"{len(gpus)} GPUs and no TPU found" if name == "auto" else "asked for"
-    found = strategy.num_replicas_in_sync
+    found = mesh.batch if name == "mesh" and mesh else strategy.num_replicas_in_sync
     if replicas not in (0, found):
         raise ConfigError(
             f"config.replicas: expected at most the {found} devices of strategy "
@@ -63,33 +74,46 @@ def _multi_worker(hosts: cluster.Cluster | None, timeout: float) -> "tf.distribu
         ) from error
 
 
-def _gpus(found: int, replicas: int) -> list[str]:
-    if replicas > found:
+def over_devices(mesh: Mesh) -> Any:
+    """Return the dtensor.Mesh that is `mesh` over the devices which `choose` has taken for it."""
+    # Its pass that joins the sums of all gradients puts what uses them behind what reads the
+    # result: each step of an optimizer would take the gradients of the step before (TF 2.21).
+    os.environ["DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"] = "0"
+    devices = [name.strip("/").upper() for name in _devices(mesh.size, "mesh")]
+    sides = [("batch", mesh.batch), ("model", mesh.model)]
+    return tf.experimental.dtensor.create_mesh(sides, devices=devices)
+
+
+def _devices(count: int, field: str) -> list[str]:
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if not gpus:
+        return logical_cpus(count, field)
+    if count > gpus:
         raise ConfigError(
-            f"config.replicas: expected at most the {found} GPUs here, received {replicas}; "
-            "leave it 0 to use all."
+            f"config.{field}: expected at most the {gpus} GPUs here, received {count}; make it "
+            "smaller."
         )
-    return [f"/gpu:{index}" for index in range(replicas or found)]
+    return [f"/gpu:{index}" for index in range(count or gpus)]
 
 
-def logical_cpus(replicas: int) -> list[str]:
-    """Return the names of `replicas` CPU devices (0: all there are), into which the CPU is split.
+def logical_cpus(count: int, field: str = "replicas") -> list[str]:
+    """Return the names of `count` CPU devices (0: all there are), into which the CPU is split.
 
-    Raises ConfigError where TensorFlow runs already and was started with fewer.
+    Raises ConfigError that names `field` where TensorFlow runs already, started with fewer.
     """
     cpu = tf.config.list_physical_devices("CPU")[0]
-    if replicas > 1:
-        wanted = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
+    if count > 1:
+        wanted = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
         # Once TensorFlow runs it refuses; what counts then is how the CPU was split before.
         with contextlib.suppress(RuntimeError):
             tf.config.set_logical_device_configuration(cpu, wanted)
     found = len(tf.config.list_logical_devices("CPU"))
-    if replicas > found:
+    if count > found:
         raise ConfigError(
-            f"config.replicas: expected at most the {found} CPU devices that this process was "
-            f"started with, received {replicas}; choose the strategy before TensorFlow runs."
+            f"config.{field}: expected at most the {found} CPU devices that this process was "
+            f"started with, received {count}; choose the strategy before TensorFlow runs."
         )
-    return [f"/cpu:{index}" for index in range(replicas or found)]
+    return [f"/cpu:{index}" for index in range(count or found)]
 
 
 def is_tpu(strategy: "tf.distribute.Strategy") -> bool:

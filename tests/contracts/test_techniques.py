@@ -112,7 +112,7 @@ REFUSED = {
     ("transformer", "attention_transfer"): "a resolution that both models have, received none",
     ("transformer", "shrink_by_scale"): "expected a model with BatchNormalization that has a scale",
     ("recurrent", "attention_transfer"): "a resolution that both models have, received none",
-    ("recurrent", "one_shot"): "expected a sparsity that its 1 kernels can give",
+    ("recurrent", "one_shot"): "expected a sparsity that its 1 kernels .Dense. can give",
     ("recurrent", "shrink"): "expected channels that can be removed, found none",
     ("recurrent", "shrink_by_loss"): "expected channels that can be removed, found none",
     ("recurrent", "shrink_by_scale"): "expected a model with BatchNormalization that has a scale",

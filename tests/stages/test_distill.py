@@ -69,7 +69,7 @@ def trained(student, teacher, models, folder, splits=None, epochs=3):
         models,
         splits or data(),
         Place(workdir=folder),
-    )
+    ).history
 
 
 def softmax(logits):
@@ -126,7 +126,7 @@ def test_a_projection_learns_and_is_no_part_of_the_student():
     student, master = network(4, 1), network(8, 2)
     names = [weight.name for weight in student.weights]
     model = compiled(student, Teacher(objective=Features()), [master])
-    projections = [layer.kernel for layer in model.projections.values()]
+    projections = [layer.weights[0] for layer in model.projections.values()]
     assert [tuple(kernel.shape) for kernel in projections] == [(4, 8), (4, 8)]
     before = [weight.numpy() for weight in (*student.weights, *projections)]
     model.fit(*one_batch(), verbose=0)

@@ -40,7 +40,9 @@ def fitted(stage, plain, teacher):
     for layer in prepared.layers:
         if hasattr(layer, "pruning_step"):
             layer.pruning_step.assign(0)
-    return ready(stage, prepared, [teacher] if stage.teachers else [], SPLITS, trained=True)
+    return ready(
+        stage, prepared, [rebuilt(teacher)] if stage.teachers else [], SPLITS, trained=True
+    )
 
 
 def replayed(model, strategy):

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +194,16 @@ class SaveWhenPreempted(keras.callbacks.Callback):
     Of several hosts none can save alone: they go on from the last epoch.
     """
 
-    def __init__(self, checkpoints: EpochCheckpoints, history: list, steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        checkpoints: EpochCheckpoints,
+        history: list,
+        steps_per_epoch: int,
+        gather: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._checkpoints, self._history, self._steps = checkpoints, history, steps_per_epoch
+        self._gather = gather
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Look whether it has."""
@@ -203,6 +211,7 @@ class SaveWhenPreempted(keras.callbacks.Callback):
             return
         made = step_of(self.model.optimizer) - len(self._history) * self._steps
         if made < self._steps and not hosts.are_several():
+            self._gather()
             self._checkpoints.save(self._history, made)
         raise preemption.PreemptedError
 

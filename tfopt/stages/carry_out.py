@@ -18,7 +18,8 @@ class Delivered:
     """What a stage made of its model, and what is true of it.
 
     `seconds` are those of preparing and of all epochs, in whichever process they were trained;
-    `waited` is the share of the epochs' time that training waited for its data.
+    `waited` is the share of the epochs' time that training waited for its data, `mesh` what
+    each device held, None where each held all.
     """
 
     model: "keras.Model"
@@ -27,6 +28,7 @@ class Delivered:
     seconds: float
     waited: float
     history: list[dict]
+    mesh: dict | None
 
 
 def carry_out(
@@ -41,15 +43,16 @@ def carry_out(
     model = for_stage(stage, model, mixed=place.mixed)
     prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     preparing = time.perf_counter() - began
-    history = train(stage, prepared, teachers, splits, place)
+    trained = train(stage, prepared, teachers, splits, place)
     finished = in_full(_finished(stage, prepared, splits.samples))
     after = measure(finished)
     stage.check(before, after)
     check_held(stage.name, before, after, trained=place.trained, scaled=stage.quantizes)
     # Not the clock's difference: a resumed stage has trained in several processes.
+    history = trained.history
     seconds = sum(epoch["seconds"] for epoch in history)
     waited = sum(epoch["waited"] for epoch in history) / seconds if history else 0.0
-    return Delivered(finished, before, after, preparing + seconds, waited, history)
+    return Delivered(finished, before, after, preparing + seconds, waited, history, trained.mesh)
 
 
 def _finished(stage: Stage, prepared: "keras.Model", samples: Any) -> "keras.Model":

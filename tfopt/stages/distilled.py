@@ -44,6 +44,8 @@ class Distilled(keras.Model):
         for model in self.teachers:
             model.trainable = False
         self.projections = self._projected()
+        # As all its parts are; on a mesh Keras would build it by a call with symbols.
+        self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return the student's logits, (batch, classes)."""

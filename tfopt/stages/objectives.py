@@ -85,9 +85,12 @@ class Features(Objective):
         """Return a linear map (..., student's width) -> (..., teacher's), if they differ."""
         if student[-1] == teacher[-1]:
             return None
-        layer = keras.layers.Dense(teacher[-1], use_bias=False)
-        layer.build(student)
-        return layer
+        # A seed of its own: on a mesh other layers have been made before it.
+        initial: Any = keras.initializers.GlorotUniform(seed=teacher[-1])
+        layer = keras.layers.Dense(teacher[-1], use_bias=False, kernel_initializer=initial)
+        # A model, since a mesh lays out no layer alone.
+        inputs = keras.Input(student[1:])
+        return keras.Model(inputs, layer(inputs))
 
     def distance(self, student: Any, teacher: Any) -> Any:
         """Return the relative squared errors (batch,) of features (batch, ..., width)."""

@@ -65,14 +65,15 @@ class SGD:
     nesterov: bool = True
     weight_decay: float = bounded(0.0, least=0)
 
-    def build(self, learning_rate: Any) -> "keras.optimizers.Optimizer":
-        """Return the Keras optimizer."""
+    def build(self, learning_rate: Any, **options: Any) -> "keras.optimizers.Optimizer":
+        """Return the Keras optimizer; `options` are for its class, as `mesh`."""
         return _built(
             keras.optimizers.SGD,
             learning_rate,
             self.weight_decay,
             momentum=self.momentum,
             nesterov=self.nesterov,
+            **options,
         )
 
 
@@ -84,9 +85,9 @@ class Adam:
     beta_2: float = bounded(0.999, least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
 
-    def build(self, learning_rate: Any) -> "keras.optimizers.Optimizer":
-        """Return the Keras optimizer."""
-        return _built(keras.optimizers.Adam, learning_rate, 0.0, **_adam(self))
+    def build(self, learning_rate: Any, **options: Any) -> "keras.optimizers.Optimizer":
+        """Return the Keras optimizer; `options` are for its class, as `mesh`."""
+        return _built(keras.optimizers.Adam, learning_rate, 0.0, **_adam(self), **options)
 
 
 @spec
@@ -98,9 +99,11 @@ class AdamW:
     beta_2: float = bounded(0.999, least=0, below=1)
     epsilon: float = bounded(1e-7, above=0)
 
-    def build(self, learning_rate: Any) -> "keras.optimizers.Optimizer":
-        """Return the Keras optimizer."""
-        return _built(keras.optimizers.AdamW, learning_rate, self.weight_decay, **_adam(self))
+    def build(self, learning_rate: Any, **options: Any) -> "keras.optimizers.Optimizer":
+        """Return the Keras optimizer; `options` are for its class, as `mesh`."""
+        return _built(
+            keras.optimizers.AdamW, learning_rate, self.weight_decay, **_adam(self), **options
+        )
 
 
 def _adam(optimizer: Any) -> dict[str, float]:

@@ -11,6 +11,7 @@ from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
 from tfopt.config import RunError
 from tfopt.stages.base import Stage
+from tfopt.stages.devices import Whole
 from tfopt.stages.distill import attached
 from tfopt.stages.hold import hold
 from tfopt.stages.kept import kept_logits
@@ -31,6 +32,7 @@ class Place:
     `first_epoch` counts the epochs of the stages before, so that no two stages see the data in
     the same order; `trained` says whether the stage's model was trained before; learning rates
     are multiplied by `scale`; `mixed` lets stages without quantization compute in bfloat16.
+    `mesh` is None or the dtensor.Mesh over which models are spread.
     """
 
     workdir: Path
@@ -38,6 +40,7 @@ class Place:
     trained: bool = False
     scale: float = 1.0
     mixed: bool = False
+    mesh: Any = None
 
     def logs(self, stage: Stage) -> Path:
         """Return the folder of what TensorBoard shows of `stage`."""
@@ -53,22 +56,46 @@ class Place:
         return self.workdir / "teachers"
 
 
-def train(
-    stage: Stage, model: "keras.Model", teachers: list, splits: Any, place: Place
-) -> list[dict]:
-    """Fit `model`, which `stage.prepare` returned, and return what each epoch measured.
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What each epoch measured, and the bytes on each device where a mesh has trained."""
+
+    history: list[dict]
+    mesh: dict | None = None
+
+
+def train(stage: Stage, model: "keras.Model", teachers: list, splits: Any, place: Place) -> Trained:
+    """Fit `model`, which `stage.prepare` returned, and return what was measured.
 
     `teachers` are the models of `stage.teachers`. Must run in the strategy's scope. Goes on
     after the last epoch that `place` holds. The zeros and the shared values that `model` comes
     with stay, see `hold`. With `stage.average` the epochs measure the weights as they are
-    trained, and `model` ends with their average. Raises RunError when the loss is not finite.
+    trained, and `model` ends with their average. What a mesh can't train goes on without it.
+    Raises RunError when the loss is not finite.
     """
     if not stage.epochs:
-        return []
-    # Deferred, since callbacks are subclasses of Keras's: configs must not load TensorFlow.
+        return Trained([])
+    if place.mesh is None:
+        return _trained(stage, model, teachers, splits, place, Whole())
+    # Deferred, since its callbacks are subclasses of Keras's: configs must not load TensorFlow.
+    from tfopt.stages.spread import CannotSpreadError, Spread, why_not
+
+    refused = why_not(stage, model)
+    if not refused:
+        try:
+            return _trained(stage, model, teachers, splits, place, Spread(place.mesh))
+        except CannotSpreadError as error:
+            refused = str(error)
+    _LOG.warning("stage %s: goes on without the mesh, which %s.", stage.name, refused)
+    return _trained(stage, model, teachers, splits, place, Whole())
+
+
+def _trained(
+    stage: Stage, model: "keras.Model", teachers: list, splits: Any, place: Place, on: Whole
+) -> Trained:
     from tfopt.stages import callbacks
 
-    fitted = ready(stage, model, teachers, splits, trained=place.trained, scale=place.scale)
+    fitted = ready(stage, model, teachers, splits, trained=place.trained, scale=place.scale, on=on)
     steps = splits.steps_per_epoch
     state = {"model": model, "optimizer": fitted.optimizer, **_learned(fitted)}
     averages = []
@@ -77,24 +104,26 @@ def train(
         state["averages"] = averages[0].variables
     checkpoints = EpochCheckpoints(place.checkpoints(stage), hosts.is_chief(), **state)
     history, made = checkpoints.restore()
+    on.scatter()
     _check_alike(stage.name, len(history))
     _check_steps(stage.name, callbacks.step_of(fitted.optimizer), len(history) * steps + made)
     if history or made:
         _LOG.info("stage %s: goes on after epoch %d, step %d.", stage.name, len(history), made)
-    examples, waits = steps * splits.batch_size, Waits()
+    examples, waits = steps * splits.batch_size, Waits(on.copies)
     watchers = [
         *stage.callbacks(place.logs(stage)),
+        *on.callbacks(),
         *averages,
         callbacks.StopAtNaN(stage.name),
-        *([callbacks.TestLine(*_finite(splits, "test"))] if stage.test_each_epoch else []),
+        *([callbacks.TestLine(*on.finite(splits, "test"))] if stage.test_each_epoch else []),
         callbacks.Curves(model, place.logs(stage), place.first_epoch, examples, history, waits),
         callbacks.SaveEpoch(checkpoints, history),
-        callbacks.SaveWhenPreempted(checkpoints, history, steps),
+        callbacks.SaveWhenPreempted(checkpoints, history, steps, on.gather),
     ]
     # A bar, or a line an epoch for a log file.
     verbose: Any = (1 if sys.stdout.isatty() else 2) if hosts.is_chief() else 0
     kept = _kept(stage, teachers, splits, place.logits)
-    validation, steps_of_it = _finite(splits, "validation")
+    validation, steps_of_it = on.finite(splits, "validation")
 
     def fit(epochs: int, skipped: int = 0) -> None:
         first = place.first_epoch + len(history)
@@ -103,7 +132,7 @@ def train(
             return waits.watched(splits.of_host(*host).train(first, *kept).skip(skipped))
 
         fitted.fit(
-            hosts.fed(own, splits.batch_size),
+            on.train(own, splits.batch_size),
             validation_data=validation,
             validation_steps=steps_of_it,
             initial_epoch=len(history),
@@ -113,14 +142,15 @@ def train(
             verbose=verbose,
         )
 
-    with preemption.awaited():
+    with preemption.awaited(), on.refusals(fitted):
         if made:
             fit(len(history) + 1, made)
         if len(history) < stage.epochs:
             fit(stage.epochs)
+    on.gather()
     for average in averages:
         average.adopt()
-    return history
+    return Trained(history, on.bytes_each(fitted))
 
 
 def ready(
@@ -131,19 +161,18 @@ def ready(
     *,
     trained: bool,
     scale: float = 1.0,
+    on: Whole | None = None,
 ) -> "keras.Model":
     """Return what is fitted, compiled: `model`, or with `teachers` the model around it."""
+    on = on or Whole()
     _synchronise_statistics(model)
     hold(model, trained=trained)
-    fitted = attached(stage.name, model, stage.teachers, teachers, splits) if teachers else model
-    compile_model(stage, fitted, splits.steps_per_epoch, scale)
+    fitted, teachers = on.placed(model, teachers)
+    with on.scope():
+        if teachers:
+            fitted = attached(stage.name, fitted, stage.teachers, teachers, splits)
+        compile_model(stage, fitted, splits.steps_per_epoch, scale, on)
     return fitted
-
-
-def _finite(splits: Any, split: str) -> tuple[Any, int | None]:
-    """Return what the strategy is fed of `split`, and its steps where Keras can't tell them."""
-    fed = hosts.fed(lambda *host: getattr(splits.of_host(*host), split), splits.batch_size)
-    return fed, int(getattr(splits, split).cardinality()) if hosts.are_several() else None
 
 
 def _check_alike(stage: str, epochs: int) -> None:
@@ -190,17 +219,20 @@ def _synchronise_statistics(model: "keras.Model") -> None:
                 layer.fused, layer.synchronized = False, True
 
 
-def compile_model(stage: Stage, model: "keras.Model", steps: int, scale: float = 1.0) -> None:
+def compile_model(
+    stage: Stage, model: "keras.Model", steps: int, scale: float = 1.0, on: Whole | None = None
+) -> None:
     """Compile `model` as `stage` says, for `steps` steps an epoch, with `scale` times its rates."""
+    on = on or Whole()
     steps_in_all = stage.epochs * steps
     rate = stage.schedule.over(stage.learning_rate * scale, steps_in_all)
-    optimizer = stage.optimizer.build(scaled(rate, scale, steps_in_all))
+    optimizer = stage.optimizer.build(scaled(rate, scale, steps_in_all), **on.options)
     optimizer.build(model.trainable_variables)
     model.compile(
         optimizer,
         loss=_cross_entropy(stage.label_smoothing),
-        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        steps_per_execution=min(_steps_per_execution(), steps),
+        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy", **on.options)],
+        steps_per_execution=on.steps_per_execution(min(_steps_per_execution(), steps)),
         jit_compile=False,
     )
 
