@@ -8,7 +8,7 @@ from types import FrameType
 
 # EX_TEMPFAIL of sysexits.h: the same again may well succeed.
 EXIT_CODE = 75
-_noticed, _awaited = threading.Event(), threading.Event()
+_noticed, _awaited, _listening = threading.Event(), threading.Event(), threading.Event()
 
 
 class PreemptedError(Exception):
@@ -25,10 +25,18 @@ def listening() -> Iterator[None]:
     """Make SIGTERM a PreemptedError: at once, or where `awaited` code is ready for it."""
     _noticed.clear()
     earlier = signal.signal(signal.SIGTERM, _notice)
+    _listening.set()
     try:
         yield
     finally:
+        _listening.clear()
         signal.signal(signal.SIGTERM, earlier)
+
+
+def listen_again() -> None:
+    """Take SIGTERM back from TensorFlow, whose service for several hosts takes it for itself."""
+    if _listening.is_set():
+        signal.signal(signal.SIGTERM, _notice)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import logging
 import os
 from typing import Any
 
-from tfopt import cluster
+from tfopt import cluster, preemption
 from tfopt.compat import tf
 from tfopt.config import ConfigError, Mesh
 
@@ -66,12 +66,14 @@ def _multi_worker(hosts: cluster.Cluster | None, timeout: float) -> "tf.distribu
         )
     hosts.gather(timeout)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise ConfigError(
             "config.strategy: expected a process in which TensorFlow hasn't run yet for "
             f"'multi_worker', received one in which it has ({error}); start a new one."
         ) from error
+    preemption.listen_again()
+    return strategy
 
 
 def over_devices(mesh: Mesh) -> Any:
