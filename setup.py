@@ -32,6 +32,7 @@ setup(
         "absl-py>=1.4,<2",
         "ml-collections==1.1.0",
         "ai-edge-litert>=2.1,<3",
+        "etils[epath]>=1.7,<2",
         "flatbuffers>=24.3",
         "h5py>=3.11,<4",
         "scipy>=1.11,<2",

@@ -26,23 +26,33 @@ _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 @contextlib.contextmanager
 def renamed(path: Path) -> Iterator[Path]:
-    """Yield a temporary path of the same suffix that becomes `path` if all goes well."""
+    """Yield a temporary path of the same suffix that becomes `path` if all goes well.
+
+    Of a folder in the cloud it is `path`: there the file that is written last tells if it did.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(path, Path):
+        # A file in the cloud appears when it is whole, and a folder there can't be renamed at once.
+        yield path
+        return
     temporary = path.with_name(f".writing_{path.name}")
-    _remove(temporary)
+    remove(temporary)
     try:
         yield temporary
         if path.is_dir():
-            shutil.rmtree(path)
+            remove(path)
         temporary.replace(path)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove the file or the folder `path`, if it is there."""
     if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
+        # Of a workdir in the cloud, see `workdir.located`, its own method.
+        getattr(path, "rmtree", lambda: shutil.rmtree(path))()
+    elif path.exists():
+        path.unlink()
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -63,7 +73,8 @@ def save_model(model: "keras.Model", path: Path, *, writes: bool = True) -> None
 
 def load_model(path: Path) -> "keras.Model":
     """Load a model that `save_model` or Keras wrote, quantization-aware or plain."""
-    return _loaded(str(path))
+    with path.open("rb") as content, h5py.File(io.BytesIO(content.read())) as file:
+        return _loaded(file)
 
 
 def reloaded(model: "keras.Model") -> "keras.Model":
@@ -91,7 +102,7 @@ def _says_more(record: logging.LogRecord) -> bool:
     return "the compiled metrics have yet to be built" not in record.getMessage()
 
 
-def _loaded(source: str | h5py.File) -> "keras.Model":
+def _loaded(source: h5py.File) -> "keras.Model":
     # Deferred, since it loads TensorFlow; Keras finds in it what a quantization-aware model has.
     import tfopt.rounding  # noqa: F401
 
@@ -117,7 +128,8 @@ class EpochCheckpoints:
     """The state of a stage after each finished epoch, or within one; the last two are kept.
 
     An epoch's folder appears by a rename, so it is whole even after `kill -9`; TensorFlow
-    keeps a CRC with each tensor, which tells a folder that was damaged later. Of several hosts
+    keeps a CRC with each tensor, which tells a folder that was damaged later. In the cloud the
+    history is written last: a folder without it isn't whole. Of several hosts
     one `writes`; the others read their variables with it, since some are reduced over all.
     """
 
@@ -137,7 +149,7 @@ class EpochCheckpoints:
             self._checkpoint.write(str(folder / "state"))
             (folder / "history.json").write_text(json.dumps(history))
         for old in self._epochs()[:-2]:
-            shutil.rmtree(old)
+            remove(old)
 
     def restore(self) -> tuple[list[dict], int]:
         """Restore the last whole state; return its history and its steps of the next epoch."""
@@ -148,7 +160,7 @@ class EpochCheckpoints:
             except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
                 _LOG.warning("%s is damaged (%s); going back one epoch.", folder, error)
                 if self._writes:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove(folder)
                 continue
             self._checkpoint.read(str(folder / "state")).assert_consumed()
             return history, int(folder.name.partition("_step_")[2] or 0)
@@ -160,6 +172,6 @@ class EpochCheckpoints:
 
 def _read_through(prefix: Path) -> None:
     """Read every tensor once: a CRC is checked only when its tensor is read."""
-    reader = tf.train.load_checkpoint(str(prefix))
+    reader = tf.compat.v1.train.NewCheckpointReader(str(prefix))
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)

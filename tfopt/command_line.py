@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from tfopt.config import ConfigError, Experiment, nearest, words
 from tfopt.config_file import load_config
+from tfopt.workdir import located
 
 # What a flag is read as; all else is a text or a tuple, or can't be one flag.
 _READ = (bool, int, float)
@@ -38,7 +39,7 @@ def parse(arguments: list[str]) -> tuple[Experiment, Path]:
         raise ConfigError(f"expected flags like --config=digits, received {stray[0]!r}.")
     experiment = values.config
     experiment.validate()
-    return experiment, Path(values.workdir or f"runs/{experiment.name}")
+    return experiment, located(values.workdir or f"runs/{experiment.name}")
 
 
 def _split(arguments: list[str]) -> tuple[str, list[str]]:

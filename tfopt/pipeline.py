@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from tfopt import evaluate, export, hosts, report
 from tfopt.checkpoint import (
     full_disk_is_an_error,
     load_model,
+    remove,
     save_model,
     write_atomically,
 )
@@ -27,21 +27,23 @@ from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
 from tfopt.strategy import choose, is_tpu, over_devices
-from tfopt.workdir import check_shared, check_workdir, claim
+from tfopt.workdir import check_shared, check_workdir, claim, located
 
 _LOG = logging.getLogger(__name__)
 
 
-def run(experiment: Experiment, workdir: Path) -> list[dict]:
+def run(experiment: Experiment, workdir: str | Path) -> list[dict]:
     """Run `experiment` in `workdir` and return one row per artifact (stage x variant).
 
-    The same call on the same `workdir` goes on where an earlier one stopped.
-    Of several hosts the chief alone has the rows, and proves what all have trained. Raises
-    ConfigError before any training where the experiment can't be done, and RunError or
-    ArtifactError where a stage or an artifact isn't what was asked for.
+    The same call on the same `workdir`, a folder or an address as gs://bucket/run, goes on where
+    an earlier one stopped. Of several hosts the chief alone has the rows, and proves what all have
+    trained. Raises ConfigError before any training where the experiment can't be done, and
+    RunError or ArtifactError where a stage or an artifact isn't what was asked for.
     """
     experiment.validate()
-    workdir = workdir.expanduser().absolute()
+    workdir = located(workdir)
+    if isinstance(workdir, Path):
+        workdir = workdir.expanduser().absolute()
     with full_disk_is_an_error(workdir):
         check_workdir(workdir, experiment)
         strategy = choose(
@@ -155,7 +157,7 @@ class _Run:
     def conclude(self, index: int, stage: Stage) -> list[dict]:
         """Prove the finished `stage`; where an artifact fails, report what there is."""
         # Here and not in train: a kill between its last two lines would leave them for ever.
-        shutil.rmtree(Place(workdir=self.workdir).checkpoints(stage), ignore_errors=True)
+        remove(Place(workdir=self.workdir).checkpoints(stage))
         try:
             return self.prove(stage)
         except ArtifactError as error:

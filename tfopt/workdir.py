@@ -1,20 +1,45 @@
 """Which experiment a workdir belongs to, and whether what it holds can be read."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tfopt import hosts
 from tfopt.checkpoint import write_atomically
+from tfopt.compat import tf
 from tfopt.config import ConfigError, Experiment
 
 _IDENTITY = "experiment.json"
 _SHOWN = 3
+_REMOTE = ("gs",)
+
+
+def located(name: str | Path) -> Path:
+    """Return the folder `name`; one as gs://bucket/run is reached through TensorFlow's gfile.
+
+    What stands for it then has the methods of a pathlib.Path that are used on a workdir.
+    """
+    # pathlib takes the second slash away.
+    remote = re.match(r"(\w{2,}):/+(.*)", str(name))
+    if not remote:
+        return Path(name)
+    if remote[1] not in _REMOTE:
+        raise ConfigError(
+            f"--workdir: expected a folder or an address as {_REMOTE[0]}://bucket/run, received "
+            f"{str(name)!r}."
+        )
+    # Deferred, as few need it.
+    from etils import epath
+
+    path: Any = epath.Path(f"{remote[1]}://{remote[2]}")
+    return path
 
 
 def check_workdir(workdir: Path, experiment: Experiment) -> None:
     """Raise ConfigError where `workdir` can't be used, is damaged or holds another experiment."""
+    _check_reachable(workdir)
     mine = experiment.to_json()
     theirs = _read(workdir / _IDENTITY, "delete it if the folder is this experiment's")
     if theirs is not None:
@@ -29,9 +54,13 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
         again = ", ".join(str(workdir / later.name) for later in experiment.stages[index:])
         _read(workdir / stage.name / "stage.json", f"delete {again} to train from there on again")
         _read(workdir / stage.name / "rows.json", "delete it to have the artifacts measured again")
+
+
+def _check_reachable(workdir: Path) -> None:
+    errors = (OSError,) if isinstance(workdir, Path) else (OSError, tf.errors.OpError)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except errors as error:
         raise ConfigError(
             f"workdir {workdir}: expected a folder that can be written, received {error}; "
             "choose another --workdir."

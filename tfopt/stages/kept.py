@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -30,7 +31,9 @@ def kept_logits(teacher: "keras.Model", splits: Any, folder: Path) -> np.ndarray
             _write(temporary or Path(os.devnull), teacher, splits)
         hosts.meet()
         hosts.sees(path)
-    return np.load(path, mmap_mode="r")
+    if isinstance(path, Path):
+        return np.load(path, mmap_mode="r")
+    return np.load(io.BytesIO(path.read_bytes()))  # of a workdir in the cloud nothing is mapped
 
 
 def _write(path: Path, teacher: "keras.Model", splits: Any) -> None:
