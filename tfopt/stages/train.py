@@ -103,12 +103,8 @@ def _trained(
         averages = [callbacks.Averages(stage.average, model, stage.epochs * steps)]
         state["averages"] = averages[0].variables
     checkpoints = EpochCheckpoints(place.checkpoints(stage), hosts.is_chief(), **state)
-    history, made = checkpoints.restore()
+    history, made = _restored(stage, checkpoints, fitted.optimizer, steps)
     on.scatter()
-    _check_alike(stage.name, len(history))
-    _check_steps(stage.name, callbacks.step_of(fitted.optimizer), len(history) * steps + made)
-    if history or made:
-        _LOG.info("stage %s: goes on after epoch %d, step %d.", stage.name, len(history), made)
     examples, waits = steps * splits.batch_size, Waits(on.copies)
     watchers = [
         *stage.callbacks(place.logs(stage)),
@@ -173,6 +169,23 @@ def ready(
             fitted = attached(stage.name, fitted, stage.teachers, teachers, splits)
         compile_model(stage, fitted, splits.steps_per_epoch, scale, on)
     return fitted
+
+
+def _restored(
+    stage: Stage, checkpoints: EpochCheckpoints, optimizer: Any, steps: int
+) -> tuple[list[dict], int]:
+    """Return the history that `checkpoints` hold, and the steps that follow its last epoch.
+
+    Raises RunError where hosts differ, or where epochs were of another number of `steps`.
+    """
+    from tfopt.stages.callbacks import step_of
+
+    history, made = checkpoints.restore()
+    _check_alike(stage.name, len(history))
+    _check_steps(stage.name, step_of(optimizer), len(history) * steps + made)
+    if history or made:
+        _LOG.info("stage %s: goes on after epoch %d, step %d.", stage.name, len(history), made)
+    return history, made
 
 
 def _check_alike(stage: str, epochs: int) -> None:

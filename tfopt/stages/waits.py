@@ -16,39 +16,47 @@ class Waits:
     """
 
     def __init__(self, copies: int = 1) -> None:
-        self._copies = copies
-        self._lock = threading.Lock()
-        self._seconds, self._open = 0.0, 0
+        self._copies, self._clock = copies, _Clock()
 
     def watched(self, stream: "tf.data.Dataset") -> "tf.data.Dataset":
         """Return `stream`, with the time that each of its batches is waited for counted."""
-        # What an earlier one was asked for when it ended never comes.
-        self._seconds, self._open = 0.0, 0
+        # Anew, since what an earlier stream was asked for when it ended may come late or never.
+        self._clock = _Clock()
         # A zip asks its parts one after another.
-        before = _ticking(self._ask)
-        batches = tf.data.Dataset.zip((before, stream, _ticking(self._have)))
+        before, after = _ticking(self._clock.ask), _ticking(self._clock.have)
+        batches = tf.data.Dataset.zip((before, stream, after))
         return batches.map(lambda _, batch, __: batch)
 
     def take(self) -> float:
         """Return the seconds since the last call."""
-        with self._lock:
-            now = time.perf_counter()
-            seconds = self._seconds + self._open * now
-            self._seconds = -self._open * now
-        return seconds / self._copies
+        return self._clock.take() / self._copies
 
-    def _ask(self, number: Any) -> Any:
+
+class _Clock:
+    """The sum of the times between asking and having, of whoever asks in whatever order."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds, self._asked = 0.0, 0
+
+    def ask(self, number: Any) -> Any:
         return self._count(number, 1)
 
-    def _have(self, number: Any) -> Any:
+    def have(self, number: Any) -> Any:
         return self._count(number, -1)
 
     def _count(self, number: Any, asked: int) -> Any:
-        """Move the sum by the time that it is, which needs no telling of who asked."""
+        # All times of having less all times of asking: no need to tell who asked.
         with self._lock:
             self._seconds -= asked * time.perf_counter()
-            self._open += asked
+            self._asked += asked
         return number
+
+    def take(self) -> float:
+        with self._lock:
+            passed = self._asked * time.perf_counter()
+            seconds, self._seconds = self._seconds + passed, -passed
+        return seconds
 
 
 def _ticking(tick: Any) -> "tf.data.Dataset":
