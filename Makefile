@@ -14,7 +14,9 @@ test: $(VENV)/installed-dev ## the default test suite
 slow: $(VENV)/installed-dev ## the tests with real data and minutes of training
 	$(BIN)/python -m pytest -m slow --ignore=tests/contracts
 	for model in $$($(BIN)/python -c 'from tests.contracts.test_techniques import MODELS; print(*MODELS)'); \
-	do $(BIN)/python -m pytest -m slow tests/contracts --model=$$model; case $$? in 0|5) ;; *) exit 1;; esac; done
+	do for part in 1/3 2/3 3/3; \
+	do $(BIN)/python -m pytest -m slow tests/contracts --model=$$model --part=$$part; \
+	case $$? in 0|5) ;; *) exit 1;; esac; done; done
 
 lint: $(VENV)/installed-dev ## style, layers and types
 	$(BIN)/ruff check .
