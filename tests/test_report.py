@@ -170,6 +170,8 @@ def test_markdown_is_whole(workdir):
     assert "| integer operators (artifact) | 87.50% (train_float32) | 87.50% (prune_int8) |" in text
     assert "| artifact against Keras | – | +0.56 points, 99.44% agree, 0.153 |" in text
     assert "- `lstm` stays float: TFLite has no int8 kernel for it." in text
+    assert "bytes on each device of a 2×4 mesh (in all) | – | 1,500 (4,000) |" in text
+    assert text.count("mesh (in all)") == 1
     assert "| multiply-accumulates | 18,432 | 18,432 |" in text
     assert "| 0.00%, 36 (3×3×4×8) | 75.00%, 10 (3×3×4×8) |" in text
     assert "Stayed float: SOFTMAX probabilities." in text

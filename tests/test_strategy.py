@@ -1,7 +1,9 @@
+import json
 import logging
 
 import pytest
 
+from tests.pipeline import tiny
 from tfopt.config import ConfigError, Mesh
 from tfopt.strategy import choose
 
@@ -29,6 +31,20 @@ def test_devices_that_are_not_there(name, replicas, message):
     choose("cpu").run(lambda: None)
     with pytest.raises(ConfigError, match=message):
         choose(name, replicas)
+
+
+def test_workers_of_one_tf_config_dont_each_write_as_if_alone(monkeypatch):
+    task = {"cluster": {"worker": ["host0:1", "host1:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    with pytest.raises(ConfigError, match="'auto' on the 2 workers of TF_CONFIG, received 'cpu'"):
+        choose("cpu")
+
+
+def test_replicas_beside_a_mesh():
+    experiment = tiny.get_config()
+    experiment.strategy, experiment.mesh, experiment.replicas = "mesh", Mesh(batch=2), 4
+    with pytest.raises(ConfigError, match="config.mesh, whose 2 rows are the replicas, received 4"):
+        experiment.validate()
 
 
 def test_a_mesh_larger_than_the_devices():

@@ -1,6 +1,6 @@
 import pytest
 
-from tfopt.config import ConfigError, Experiment
+from tfopt.config import ConfigError, Experiment, Mesh
 from tfopt.data import Digits
 from tfopt.models import MLP, SmallCNN
 from tfopt.stages import EMA, Prune, Stage
@@ -42,7 +42,7 @@ def refusal(workdir, other):
         ),
         (
             experiment(seed=1, batch_size=2, replicas=2, deterministic=True, source="new"),
-            "and 2 more differ; choose",
+            "and 1 more differ; choose",
         ),
     ],
 )
@@ -50,8 +50,9 @@ def test_says_what_differs(workdir, other, words):
     assert words in refusal(workdir, other)
 
 
-def test_takes_its_own_again_with_other_variants(workdir):
+def test_takes_its_own_again_with_other_variants_and_on_other_devices(workdir):
     check_workdir(workdir, experiment(min_agreement=0.5, source="code"))
+    check_workdir(workdir, experiment(strategy="mesh", mesh=Mesh(batch=2), source="code"))
 
 
 @pytest.mark.parametrize(

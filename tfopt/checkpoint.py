@@ -25,14 +25,14 @@ _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 @contextlib.contextmanager
-def renamed(path: Path) -> Iterator[Path]:
+def renamed(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path of the same suffix that becomes `path` if all goes well.
 
-    Of a folder in the cloud it is `path`: there the file that is written last tells if it did.
+    In the cloud no `folder` can be renamed at once, so it is `path` itself: there the file that is
+    written last tells if all did.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not isinstance(path, Path):
-        # A file in the cloud appears when it is whole, and a folder there can't be renamed at once.
+    if folder and not isinstance(path, Path):
         yield path
         return
     temporary = path.with_name(f".writing_{path.name}")
@@ -144,7 +144,7 @@ class EpochCheckpoints:
                 self._checkpoint.write(str(Path(folder) / "state"))
             return
         within = f"_step_{steps:09d}" if steps else ""
-        with renamed(self._folder / f"epoch_{len(history):04d}{within}") as folder:
+        with renamed(self._folder / f"epoch_{len(history):04d}{within}", folder=True) as folder:
             folder.mkdir()
             self._checkpoint.write(str(folder / "state"))
             (folder / "history.json").write_text(json.dumps(history))

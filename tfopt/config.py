@@ -182,6 +182,11 @@ class Experiment:
                 f"config.mesh: expected strategy 'mesh' for one of {self.mesh.size} devices, "
                 f"received {self.strategy!r}; set config.strategy to 'mesh'."
             )
+        if self.strategy == "mesh" and self.replicas not in (0, self.mesh.batch):
+            raise ConfigError(
+                f"config.replicas: expected none beside config.mesh, whose {self.mesh.batch} rows "
+                f"are the replicas, received {self.replicas}; leave it out."
+            )
         self.check_replicas(self.mesh.batch if self.strategy == "mesh" else self.replicas or 1)
         self._check_items("stages", "prepare")
         self._check_items("variants", "convert")

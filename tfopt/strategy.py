@@ -30,8 +30,14 @@ def choose(
     to all that isn't spread it is one device. Raises ConfigError where the devices are not there.
     """
     tpus, gpus = tf.config.list_physical_devices("TPU"), tf.config.list_physical_devices("GPU")
-    hosts = cluster.described() if name in ("auto", "multi_worker") else None
-    if name == "multi_worker" or hosts:
+    hosts = cluster.described()
+    if hosts and len(hosts.addresses) > 1 and name not in ("auto", "multi_worker"):
+        raise ConfigError(
+            f"config.strategy: expected 'multi_worker' or 'auto' on the {len(hosts.addresses)} "
+            f"workers of TF_CONFIG, received {name!r}, with which each would write the same files; "
+            "change it or unset TF_CONFIG."
+        )
+    if name == "multi_worker" or (hosts and name == "auto"):
         strategy = _multi_worker(hosts, timeout)
         why = f"worker {hosts.index if hosts else 0} of TF_CONFIG"
     elif name == "tpu" or (name == "auto" and tpus):
@@ -48,12 +54,13 @@ def choose(
         device = "/gpu:0" if gpus and name == "auto" else "/cpu:0"
         strategy = tf.distribute.OneDeviceStrategy(device)
         why = f"{len(gpus)} GPUs and no TPU found" if name == "auto" else "asked for"
-    found = mesh.batch if name == "mesh" and mesh else strategy.num_replicas_in_sync
-    if replicas not in (0, found):
+    found = strategy.num_replicas_in_sync
+    if name != "mesh" and replicas not in (0, found):
         raise ConfigError(
             f"config.replicas: expected at most the {found} devices of strategy "
             f"{name!r} here, received {replicas}; leave it 0 to use all."
         )
+    found = mesh.batch if mesh and name == "mesh" else found
     _LOG.info("strategy %s -> %s, %d replica(s): %s.", name, type(strategy).__name__, found, why)
     return strategy
 
@@ -90,6 +97,8 @@ def _devices(count: int, field: str) -> list[str]:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if not gpus:
         return logical_cpus(count, field)
+    if field == "mesh":
+        logical_cpus(count, field)  # DTensor feeds each GPU through a CPU of its own
     if count > gpus:
         raise ConfigError(
             f"config.{field}: expected at most the {gpus} GPUs here, received {count}; make it "

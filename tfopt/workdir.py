@@ -12,6 +12,7 @@ from tfopt.compat import tf
 from tfopt.config import ConfigError, Experiment
 
 _IDENTITY = "experiment.json"
+_FREE = ("min_agreement", "variants", "strategy", "mesh", "replicas", "tpu", "cluster_timeout")
 _SHOWN = 3
 _REMOTE = ("gs",)
 
@@ -43,8 +44,9 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
     mine = experiment.to_json()
     theirs = _read(workdir / _IDENTITY, "delete it if the folder is this experiment's")
     if theirs is not None:
-        # These change no training: a finished run is proven again, where it must be.
-        free = {name: mine[name] for name in ("min_agreement", "variants")}
+        # These change no training, or none that would be another: a finished run is proven again,
+        # where it must be, and one that was stopped may go on with other devices.
+        free = {name: mine[name] for name in _FREE}
         if differing := list(_differences({**theirs, **free}, mine)):
             raise ConfigError(
                 f"workdir {workdir}: expected a new folder or one of this experiment, received "

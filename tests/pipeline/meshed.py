@@ -148,15 +148,16 @@ if batch and not is_hybrid:
     experiment.stages = experiment.stages[:1]
 with tempfile.TemporaryDirectory() as temporary:
     folder = Path(temporary)
-    found = {"stages": results(experiment, folder / "whole")}
+    found = {"stages": results(experiment, folder / "whole"), "shares": dict(shares)}
     if is_hybrid:
         experiment.stages = experiment.stages[:2]
         stop_once("prune", 0)
         try:
             run(experiment, folder / "stopped")
         except KeyboardInterrupt:
+            experiment.mesh = Mesh(batch=4)
             found["resumed"] = results(experiment, folder / "stopped")
     if (batch, model) == (4, 1):
         experiment.model = with_an_operator_that_has_no_rule
         run(experiment, folder / "without_a_rule")
-print("RESULT " + json.dumps({**found, "shares": shares, "said": said}))
+print("RESULT " + json.dumps({**found, "said": said}))

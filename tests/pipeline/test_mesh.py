@@ -80,6 +80,7 @@ def test_what_a_mesh_cannot_train_goes_on_without_it(data_alone, hybrid):
     assert data_alone["said"] == [f"stage train: {WITHOUT} has no rule for AvgPoolGrad."]
 
 
-def test_a_resume_changes_nothing(hybrid):
+def test_a_stopped_run_may_go_on_with_another_mesh(hybrid):
+    assert hybrid["resumed"]["prune"]["mesh"]["batch"] == 4
     for stage, found in hybrid["resumed"].items():
-        assert found["kernels"] == hybrid["stages"][stage]["kernels"]
+        assert_alike(hybrid["stages"][stage], found, 1e-5)

@@ -62,7 +62,8 @@ def test_neither_does_a_preemption_within_an_epoch(stage, splits, tmp_path, monk
     asked, middle = [], splits.steps_per_epoch + splits.steps_per_epoch // 2
     assert splits.steps_per_epoch < middle < 2 * splits.steps_per_epoch
     with monkeypatch.context() as patch, pytest.raises(preemption.PreemptedError):
-        patch.setattr(preemption, "noticed", lambda: asked.append(1) or len(asked) == middle)
+        # It is asked after each step and after each epoch.
+        patch.setattr(preemption, "noticed", lambda: asked.append(1) or len(asked) == middle + 1)
         trained(stage, splits, tmp_path / "twice")
     names = sorted(path.name for path in (tmp_path / "twice").rglob("epoch_*"))
     steps = middle - splits.steps_per_epoch
@@ -70,6 +71,14 @@ def test_neither_does_a_preemption_within_an_epoch(stage, splits, tmp_path, monk
     again = trained(stage, splits, tmp_path / "twice")
     whole = trained(stage, splits, tmp_path / "whole")
     assert all(map(np.array_equal, whole, again))
+
+
+def test_an_epoch_that_is_one_execution_is_saved_before_it_ends(splits, tmp_path, monkeypatch):
+    stage, asked = Prune(sparsity=0.5, **OPTIONS), []
+    with monkeypatch.context() as patch, pytest.raises(preemption.PreemptedError):
+        patch.setattr(preemption, "noticed", lambda: asked.append(1) or len(asked) >= 3)
+        trained(stage, splits, tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("epoch_*")) == ["epoch_0001", "epoch_0002"]
 
 
 def test_another_global_batch_is_refused(splits, tmp_path, stopped):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras, tf
+from tfopt.config import Experiment
 from tfopt.stages import SGD, Adam, AdamW, Constant, Cosine, Stage
 from tfopt.stages.train import compile_model
 
@@ -25,6 +26,16 @@ def softmax(logits):
 def batch():
     rng = np.random.default_rng(0)
     return rng.normal(size=(8, 4)).astype(np.float32), (np.arange(8) % 3).astype(np.int32)
+
+
+def test_the_batch_and_the_rates_follow_the_replicas():
+    asked = {"name": "a", "data": None, "model": None, "stages": [], "batch_size": 32}
+    assert Experiment(**asked).global_batch(4) == 32
+    grown = Experiment(**asked, replica_batch_size=16)
+    assert [grown.global_batch(n) for n in (1, 2, 4)] == [16, 32, 64]
+    assert [grown.learning_rate_scale(n) for n in (1, 2, 4)] == [0.5, 1, 2]
+    grown.scale_learning_rate = False
+    assert grown.learning_rate_scale(4) == 1
 
 
 def test_label_smoothing_is_the_formula(batch):

@@ -210,10 +210,17 @@ class SaveWhenPreempted(keras.callbacks.Callback):
         if not preemption.noticed():
             return
         made = step_of(self.model.optimizer) - len(self._history) * self._steps
-        if made < self._steps and not hosts.are_several():
+        if made == self._steps:
+            return  # the epoch is about to be saved, with what its validation says
+        if not hosts.are_several():
             self._gather()
             self._checkpoints.save(self._history, made)
         raise preemption.PreemptedError
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Look whether it has; the epoch is saved."""
+        if preemption.noticed():
+            raise preemption.PreemptedError
 
 
 def learning_rate(optimizer: "keras.optimizers.Optimizer") -> float:

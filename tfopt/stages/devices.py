@@ -47,8 +47,8 @@ class Whole:
         fed = hosts.fed(lambda *host: getattr(splits.of_host(*host), split), splits.batch_size)
         return fed, steps_of(splits, split) if hosts.are_several() else None
 
-    def refusals(self, fitted: "keras.Model") -> contextlib.AbstractContextManager:
-        """Return what turns a refusal of these devices to train `fitted` into an error."""
+    def refusals(self, fitted: Any = None) -> contextlib.AbstractContextManager:
+        """Return what turns a refusal of these devices, before a step was made, into an error."""
         del fitted
         return contextlib.nullcontext()
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfopt.compat import keras, tf
 from tfopt.facts import unwrapped
-from tfopt.graph import copied, rebuilt
+from tfopt.graph import calls, copied, rebuilt
 
 # Keras's own lists of variables, which are attributes of the layers as well.
 _LISTS = {"_self_tracked_trackables", "_trainable_weights", "_non_trainable_weights"}
@@ -18,7 +18,8 @@ class Laid:
     """A copy of a functional model on a mesh, and the whole one that it came from."""
 
     def __init__(self, whole: "keras.Model", mesh: Any) -> None:
-        layers = [unwrapped(layer) for layer in whole.layers]
+        # Those of nested models too, which the copy has in one piece with its own.
+        layers = list(dict.fromkeys(unwrapped(layer) for layer, _ in calls(whole)))
         layouts = keras.dtensor.experimental.LayoutMap(mesh=mesh)
         for layer in layers:
             for path, owner, variable in _variables(layer):

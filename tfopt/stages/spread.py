@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfopt.compat import keras, tf
+from tfopt.facts import is_quantized
 from tfopt.stages.callbacks import step_of
 from tfopt.stages.devices import Whole, steps_of
 from tfopt.stages.laid import Laid, assign, bytes_per_device, gathered, like, scope
@@ -72,24 +73,29 @@ class Spread(Whole):
 
     def finite(self, splits: Any, split: str) -> tuple[Any, int | None]:
         """Return `split` as DTensors, and its steps."""
-        # Without end: Keras takes its steps from one stream, epoch after epoch.
+        # Without end, since an evaluation of all its steps would end in the middle of a batch.
         return self._fed(getattr(splits, split).repeat(), splits.batch_size), steps_of(
             splits, split
         )
 
     @contextlib.contextmanager
-    def refusals(self, fitted: "keras.Model") -> Iterator[None]:
-        """Turn what DTensor raises before the first step into a CannotSpreadError."""
-        made = step_of(fitted.optimizer)
+    def refusals(self, fitted: Any = None) -> Iterator[None]:
+        """Turn what is raised before the first step of `fitted` into a CannotSpreadError.
+
+        What isn't DTensor's refusal is raised again by what goes on without the mesh.
+        """
+        made = step_of(fitted.optimizer) if fitted else 0
         try:
             yield
-        except (tf.errors.OpError, ValueError) as error:
-            text = str(error)
-            if step_of(fitted.optimizer) != made or "dtensor" not in text.lower():
+        except (tf.errors.OpError, ValueError, TypeError, AttributeError) as error:
+            if fitted and step_of(fitted.optimizer) != made:
                 raise
+            text = str(error)
             named = re.search(r"'tf\.(\w+)' op does not implement layout propagation", text)
-            said = f"has no rule for {named[1]}" if named else f"says {text.splitlines()[0]}"
-            raise CannotSpreadError(said) from error
+            first = (text.splitlines() or [type(error).__name__])[0]
+            raise CannotSpreadError(
+                f"has no rule for {named[1]}" if named else f"says {first!r}"
+            ) from error
 
     def bytes_each(self, fitted: "keras.Model") -> dict | None:
         """Return the bytes of weights and optimizer on each device, and those of the whole."""
@@ -183,9 +189,9 @@ class Masking(keras.callbacks.Callback):
             kernel.assign(kernel * mask)
 
 
-def why_not(stage: Any, model: "keras.Model") -> str:
+def why_not(stage: Any, model: "keras.Model", teachers: list) -> str:
     """Return why a mesh can't train `stage`, or nothing."""
-    if stage.quantizes:
+    if stage.quantizes or any(map(is_quantized, teachers)):
         return "has no rule for quantization-aware layers"
     if stage.average:
         return "keeps no average of the weights"

@@ -80,7 +80,7 @@ def train(stage: Stage, model: "keras.Model", teachers: list, splits: Any, place
     # Deferred, since its callbacks are subclasses of Keras's: configs must not load TensorFlow.
     from tfopt.stages.spread import CannotSpreadError, Spread, why_not
 
-    refused = why_not(stage, model)
+    refused = why_not(stage, model, teachers)
     if not refused:
         try:
             return _trained(stage, model, teachers, splits, place, Spread(place.mesh))
@@ -95,7 +95,9 @@ def _trained(
 ) -> Trained:
     from tfopt.stages import callbacks
 
-    fitted = ready(stage, model, teachers, splits, trained=place.trained, scale=place.scale, on=on)
+    options: dict[str, Any] = {"trained": place.trained, "scale": place.scale, "on": on}
+    with on.refusals():
+        fitted = ready(stage, model, teachers, splits, **options)
     steps = splits.steps_per_epoch
     state = {"model": model, "optimizer": fitted.optimizer, **_learned(fitted)}
     averages = []

@@ -13,7 +13,7 @@ from typing import Any
 from tfopt.checkpoint import reloaded
 from tfopt.compat import tf
 from tfopt.config import ConfigError, Experiment
-from tfopt.rehearsal import build
+from tfopt.rehearsal import build, is_trained
 from tfopt.stages import Stage, distill
 from tfopt.stages.precision import for_stage, in_full
 from tfopt.stages.train import ready
@@ -120,7 +120,11 @@ def _fitted(experiment: Experiment, splits: Any, strategy: Any) -> Iterator[_Fit
             prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
             teachers = distill.loaded(stage.teachers, models.__getitem__)
             if stage.epochs:
-                fitted = ready(stage, prepared, teachers, splits, trained=index > 0)
+                options = {
+                    "trained": index > 0 or is_trained(experiment.model),
+                    "scale": experiment.learning_rate_scale(strategy.num_replicas_in_sync),
+                }
+                fitted = ready(stage, prepared, teachers, splits, **options)
                 yield _Fitted(stage, fitted, splits.spec, strategy)
             model = in_full(stage.rehearsed(prepared))
             # A copy, since a teacher is frozen.
