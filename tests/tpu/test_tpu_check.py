@@ -111,6 +111,17 @@ def test_an_operator_that_no_tpu_has_is_named_with_its_layer(tmp_path):
 
 
 @pytest.mark.tpu
+def test_quantization_that_preserves_nothing_compiles_too(tmp_path):
+    pytest.importorskip("libtpu")
+    config = tmp_path / "plain.py"
+    start, end = CONFIG.index("            Stage(),"), CONFIG.index("            Quantize(),")
+    config.write_text(CONFIG[:start] + CONFIG[end:])
+    code, output, errors, _ = answered("tpu_check", f"--config={config}", "--topology=v5e:2x2")
+    assert code == 0, errors[-2000:]
+    assert "quantize" in output and "train" not in output
+
+
+@pytest.mark.tpu
 def test_each_stage_compiles_for_a_slice_and_says_what_it_takes(tmp_path):
     pytest.importorskip("libtpu")
     config = tmp_path / "noise.py"
