@@ -47,6 +47,13 @@ def test_replicas_beside_a_mesh():
         experiment.validate()
 
 
+def test_a_mesh_of_one_device():
+    experiment = tiny.get_config()
+    experiment.strategy = "mesh"
+    with pytest.raises(ConfigError, match="received 1×1; set config.mesh.batch or"):
+        experiment.validate()
+
+
 def test_a_mesh_larger_than_the_devices():
     choose("cpu").run(lambda: None)
     with pytest.raises(ConfigError, match="config.mesh: expected at most the 1 CPU devices .* 6;"):

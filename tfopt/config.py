@@ -182,6 +182,11 @@ class Experiment:
                 f"config.mesh: expected strategy 'mesh' for one of {self.mesh.size} devices, "
                 f"received {self.strategy!r}; set config.strategy to 'mesh'."
             )
+        if self.strategy == "mesh" and self.mesh.size == 1:
+            raise ConfigError(
+                "config.mesh: expected several devices with strategy 'mesh', received 1×1; set "
+                "config.mesh.batch or config.mesh.model."
+            )
         if self.strategy == "mesh" and self.replicas not in (0, self.mesh.batch):
             raise ConfigError(
                 f"config.replicas: expected none beside config.mesh, whose {self.mesh.batch} rows "

@@ -60,8 +60,10 @@ def choose(
             f"config.replicas: expected at most the {found} devices of strategy "
             f"{name!r} here, received {replicas}; leave it 0 to use all."
         )
-    found = mesh.batch if mesh and name == "mesh" else found
-    _LOG.info("strategy %s -> %s, %d replica(s): %s.", name, type(strategy).__name__, found, why)
+    kind = type(strategy).__name__
+    if mesh and name == "mesh":
+        kind, found = f"{mesh.batch}×{mesh.model}", mesh.batch
+    _LOG.info("strategy %s -> %s, %d replica(s): %s.", name, kind, found, why)
     return strategy
 
 

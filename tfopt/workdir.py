@@ -26,7 +26,7 @@ def located(name: str | Path) -> Path:
     remote = re.match(r"(\w{2,}):/+(.*)", str(name))
     if not remote:
         return Path(name)
-    if remote[1] not in _REMOTE:
+    if remote[1] not in _REMOTE or not remote[2]:
         raise ConfigError(
             f"--workdir: expected a folder or an address as {_REMOTE[0]}://bucket/run, received "
             f"{str(name)!r}."
@@ -59,13 +59,16 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
 
 
 def _check_reachable(workdir: Path) -> None:
-    errors = (OSError,) if isinstance(workdir, Path) else (OSError, tf.errors.OpError)
+    local = isinstance(workdir, Path)
+    refusals = (OSError,) if local else (OSError, tf.errors.OpError)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-    except errors as error:
+    except refusals as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = "" if local else "see that there is a network and that you may write there, or "
         raise ConfigError(
-            f"workdir {workdir}: expected a folder that can be written, received {error}; "
-            "choose another --workdir."
+            f"workdir {workdir}: expected a folder that can be written, received {first}; "
+            f"{remedy}choose another --workdir."
         ) from error
 
 

@@ -1,11 +1,15 @@
 import hashlib
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer
-from tfopt.compat import keras, litert, tf
+from tfopt import export, flatbuffer, preemption
+from tfopt.compat import keras, litert, tf, tflite_convert
 from tfopt.config import ConfigError
+from tfopt.export.converter import converted
 from tfopt.runner import Runner
 from tfopt.stages import Quantize
 
@@ -206,3 +210,17 @@ def test_artifact_is_written_whole_under_its_name(tmp_path):
     assert path == tmp_path / "artifacts" / "prune_int8.tflite"
     assert path.read_bytes() == b"bytes"
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_signal_while_converting_is_no_error_of_the_model():
+    class Made:
+        def convert(self):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.01)
+            except preemption.PreemptedError as error:  # as TensorFlow does
+                raise tflite_convert.ConverterError from error
+            return b""
+
+    with preemption.listening(), pytest.raises(preemption.PreemptedError):
+        converted(Made())

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from tfopt.checkpoint import load_model
-from tfopt.compat import keras, tf
+from tfopt.compat import keras, litert, tf
 from tfopt.config_file import load_config
 from tfopt.data import from_arrays
 from tfopt.export import Int8
@@ -56,6 +56,13 @@ class NoisyDigits:
         )
 
 
+def exported(path):
+    """Return the scale of every tensor of the .tflite that has one for all its values."""
+    interpreter = litert.Interpreter(model_path=str(path))
+    scales = {x["name"]: x["quantization_parameters"] for x in interpreter.get_tensor_details()}
+    return {name: float(x["scales"][0]) for name, x in scales.items() if len(x["scales"]) == 1}
+
+
 def results(experiment, stages):
     experiment.stages, found = stages, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -67,6 +74,7 @@ def results(experiment, stages):
             found[stage.name] = {
                 "kernels": {k: v.numpy().tolist() for k, v in kernel_variables(model).items()},
                 "ranges": ranges,
+                "exported": exported(Path(folder) / f"artifacts/{stage.name}_int8.tflite"),
                 "history": facts["history"],
             }
     return found

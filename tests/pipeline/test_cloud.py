@@ -58,6 +58,7 @@ def test_a_run_that_ends_and_goes_on_there_gives_what_one_here_gives(bucket, tmp
     ("name", "message"),
     [
         ("s3://bucket/run", "expected a folder or an address as gs://bucket/run, received 's3://b"),
+        ("gs://", "expected a folder or an address as gs://bucket/run, received 'gs://'"),
         ("gs://no-such-bucket/run", "workdir gs://no-such-bucket/run: expected a folder that can"),
     ],
 )

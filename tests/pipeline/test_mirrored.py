@@ -83,3 +83,9 @@ def test_every_range_is_what_all_replicas_saw(both):
     # A near tie between two codes of 4 bits moves the logits. Ranges by replica are 0.1 apart.
     assert two == {name: pytest.approx(value, rel=5e-3) for name, value in one.items()}
     assert two["input_range/range_high:0"] == one["input_range/range_high:0"]
+
+
+def test_so_is_every_scale_of_the_exported_file(both):
+    one, two = (run["same_kernels"]["quantize"]["exported"] for run in both)
+    assert len(one) > 5
+    assert two == {name: pytest.approx(scale, rel=5e-3) for name, scale in one.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import flatbuffers
 
+from tfopt import preemption
 from tfopt.compat import keras, tf, tflite_convert, tflite_schema
 from tfopt.config import ConfigError
 from tfopt.export.inputs import Examples, input_names
@@ -100,9 +101,11 @@ def converted(made: Any) -> bytes:
         # Which it is itself that uses it, to find the inputs by name.
         warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
         try:
-            return bytes(made.convert())
+            # A signal that is raised within would be taken for an error of the model.
+            with preemption.awaited():
+                return bytes(made.convert())
         except tflite_convert.ConverterError as error:
-            said = next(line for line in str(error).splitlines() if line.strip())
+            said = next((line for line in str(error).splitlines() if line.strip()), "nothing")
             raise ConfigError(
                 f"config.model: expected layers that TFLite can compute, received some of which "
                 f"its converter says {said.strip()!r}; replace them by layers made of others."

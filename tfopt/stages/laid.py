@@ -15,15 +15,19 @@ _LISTS = {"_self_tracked_trackables", "_trainable_weights", "_non_trainable_weig
 
 
 class Laid:
-    """A copy of a functional model on a mesh, and the whole one that it came from."""
+    """A copy of a functional model on a mesh, and the whole one that it came from.
+
+    `split` says whether any of its variables is in parts.
+    """
 
     def __init__(self, whole: "keras.Model", mesh: Any) -> None:
         # Those of nested models too, which the copy has in one piece with its own.
         layers = list(dict.fromkeys(unwrapped(layer) for layer, _ in calls(whole)))
-        layouts = keras.dtensor.experimental.LayoutMap(mesh=mesh)
+        layouts, self.split = keras.dtensor.experimental.LayoutMap(mesh=mesh), False
         for layer in layers:
             for path, owner, variable in _variables(layer):
                 sides = _sides(owner, layer, variable.shape, mesh.dim_size("model"))
+                self.split |= "model" in sides
                 key = ".".join((layer.name, *map(str, path)))
                 layouts[key] = tf.experimental.dtensor.Layout(sides, mesh)
         with scope(layouts):

@@ -5,6 +5,7 @@ checkpoints are of the whole model, so that a run may go on with another mesh or
 """
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,8 @@ from tfopt.stages.callbacks import step_of
 from tfopt.stages.devices import Whole, steps_of
 from tfopt.stages.laid import Laid, assign, bytes_per_device, gathered, like, scope
 from tfopt.stages.precision import is_mixed
+
+_LOG = logging.getLogger(__name__)
 
 
 class CannotSpreadError(Exception):
@@ -40,6 +43,13 @@ class Spread(Whole):
         """Return copies of `model` and `teachers` on the mesh, those that are one still one."""
         self._masked = [layer for layer in model.layers if hasattr(layer, "pruning_vars")]
         self._student = Laid(model, self.mesh)
+        columns = self.mesh.dim_size("model")
+        if columns > 1 and not self._student.split:
+            _LOG.warning(
+                "mesh: no kernel is split, each device holds all of %s: no Dense, Embedding or "
+                "attention layer of it has a width that %d devices divide.",
+                *(model.name, columns),
+            )
         laid = {id(teacher): Laid(teacher, self.mesh).model for teacher in teachers}
         return self._student.model, [laid[id(teacher)] for teacher in teachers]
 
@@ -113,8 +123,10 @@ class Spread(Whole):
             tf.data.experimental.AutoShardPolicy.DATA
         )
         each = batch_size // self.mesh.dim_size("batch")
+        with _without_a_word():
+            parts = stream.rebatch(each, drop_remainder=True).with_options(options)
         return dtensor.DTensorDataset(
-            dataset=stream.rebatch(each, drop_remainder=True).with_options(options),
+            dataset=parts,
             mesh=self.mesh,
             layouts=tf.nest.map_structure(
                 lambda x: dtensor.Layout.batch_sharded(self.mesh, "batch", rank=x.shape.rank),
@@ -124,6 +136,18 @@ class Spread(Whole):
             dataset_already_batched=True,
             batch_dim="batch",
         )
+
+
+@contextlib.contextmanager
+def _without_a_word() -> Iterator[None]:
+    """Keep tf.data from warning of an option that is changed on purpose."""
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        absl.setLevel(level)
 
 
 class Gathering(keras.callbacks.Callback):
