@@ -7,6 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from tfopt.compat import keras
+from tfopt.stages import EMA, Quantize, Stage
+from tfopt.stages.spread import why_not
+
 SPLIT = {"embedding", "attention", "dense"}
 WITHOUT = "goes on without the mesh, which"
 
@@ -30,7 +34,7 @@ def one():
 
 @pytest.fixture(scope="module")
 def hybrid():
-    """What 2 x 2 devices found."""
+    """What 2 x 2 devices found, and 4 x 1 from the last epoch of pruning on."""
     return run("2x2")
 
 
@@ -61,26 +65,36 @@ def test_the_model_alone_may_be_split(one):
         assert shares == [1 / 4 if name.split("/")[0] in SPLIT else 1] * 4, name
 
 
-@pytest.mark.parametrize("stage", ["train", "prune", "again"])
-def test_both_at_once_change_nothing_either(one, hybrid, stage):
-    assert_alike(one[stage], hybrid["stages"][stage], 1e-5)
+def test_both_may_be_split_at_once(one, hybrid):
+    assert_alike(one["train"], hybrid["stages"]["train"], 1e-5)
+
+
+def test_a_stopped_run_may_go_on_with_another_mesh(one, hybrid):
+    assert hybrid["stages"]["prune"]["mesh"]["batch"] == 4
+    assert_alike(one["prune"], hybrid["stages"]["prune"], 1e-5)
 
 
 def test_each_device_holds_its_share(hybrid):
     whole = {name for name, shares in hybrid["shares"].items() if shares == [1] * 4}
     assert whole == {"conv/kernel"}
     assert all(shares == [0.5] * 4 for n, shares in hybrid["shares"].items() if n not in whole)
-    held = hybrid["stages"]["again"]["mesh"]
+    held = hybrid["stages"]["train"]["mesh"]
     assert held["bytes"] / 2 < held["bytes_per_device"] < 0.6 * held["bytes"]
 
 
-def test_what_a_mesh_cannot_train_goes_on_without_it(data_alone, hybrid):
-    assert hybrid["said"] == [f"stage averaged: {WITHOUT} keeps no average of the weights."]
-    assert hybrid["stages"]["averaged"]["mesh"] is None
+def test_what_a_mesh_has_no_rule_for_goes_on_without_it(data_alone, hybrid):
     assert data_alone["said"] == [f"stage train: {WITHOUT} has no rule for AvgPoolGrad."]
+    assert hybrid["said"] == []
 
 
-def test_a_stopped_run_may_go_on_with_another_mesh(hybrid):
-    assert hybrid["resumed"]["prune"]["mesh"]["batch"] == 4
-    for stage, found in hybrid["resumed"].items():
-        assert_alike(hybrid["stages"][stage], found, 1e-5)
+@pytest.mark.parametrize(
+    ("stage", "why"),
+    [
+        (Stage(), ""),
+        (Stage(average=EMA()), "keeps no average of the weights"),
+        (Quantize(), "has no rule for quantization-aware layers"),
+    ],
+)
+def test_what_a_mesh_cannot_train_is_known_before(stage, why):
+    model = keras.Sequential([keras.layers.Dense(2, input_shape=(3,))])
+    assert why_not(stage, model, [model]) == why
