@@ -1,6 +1,7 @@
 import hashlib
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -212,7 +213,9 @@ def test_artifact_is_written_whole_under_its_name(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_signal_while_converting_is_no_error_of_the_model():
+def test_a_signal_while_converting_is_no_error_of_the_model(monkeypatch):
+    monkeypatch.setattr(preemption, "_noticed", threading.Event())
+
     class Made:
         def convert(self):
             try:
