@@ -9,7 +9,7 @@ demo: $(VENV)/installed ## the main job on the embedded data set
 	$(BIN)/tfopt --config=digits --workdir=runs/digits
 
 test: $(VENV)/installed-dev ## the default test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/installed-dev ## the tests with real data and minutes of training
 	$(BIN)/python -m pytest -m slow --ignore=tests/contracts
