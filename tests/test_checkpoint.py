@@ -15,7 +15,7 @@ from tfopt.checkpoint import (
     write_atomically,
 )
 from tfopt.compat import keras, tf
-from tfopt.config import RunError
+from tfopt.errors import RunError
 
 
 @pytest.fixture

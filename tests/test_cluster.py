@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tfopt import cluster
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.strategy import choose
 from tfopt.tools.launch import free_ports
 

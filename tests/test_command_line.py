@@ -1,12 +1,13 @@
 """Bad input: one sentence with the nearest right name, exit code 2, before TensorFlow loads."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.answered import answered
 from tfopt.command_line import parse
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 
 GOOD = """
 from tfopt.config import Experiment
@@ -205,12 +206,12 @@ def test_overrides_reach_every_depth(config):
     )
     prune = experiment.stages[1]
     assert (prune.growth.end, prune.exclude, prune.teacher) == (0.5, ("a",), None)
-    assert str(workdir) == "w"
+    assert workdir == Path("w").absolute()
 
 
 def test_no_flag_at_all_means_the_digits_run():
     experiment, workdir = parse([])
-    assert (experiment.name, str(workdir)) == ("digits", "runs/digits")
+    assert (experiment.name, workdir) == ("digits", Path("runs/digits").absolute())
 
 
 def test_help_lists_configs_and_tools_without_tensorflow():
@@ -266,7 +267,7 @@ def test_a_config_may_import_what_lies_beside_it(config):
 @pytest.mark.parametrize("flag", ["--config.name=mine", "--workdir="])
 def test_the_default_workdir_follows_the_name(flag):
     experiment, workdir = parse([flag])
-    assert str(workdir) == f"runs/{experiment.name}"
+    assert workdir == Path("runs", experiment.name).absolute()
 
 
 @pytest.mark.parametrize("name", ["artifacts", "tensorboard"])

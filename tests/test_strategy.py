@@ -4,15 +4,16 @@ import logging
 import pytest
 
 from tests.pipeline import tiny
-from tfopt.config import ConfigError, Mesh
+from tfopt.config import Mesh
+from tfopt.errors import ConfigError
 from tfopt.strategy import choose
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "mirrored"])
 def test_chooses_a_strategy_and_says_so_in_one_line(name, caplog):
     with caplog.at_level(logging.INFO, "tfopt"):
-        strategy = choose(name)
-    assert strategy.num_replicas_in_sync == 1
+        devices = choose(name)
+    assert devices.replicas == 1 and devices.mesh is None
     lines = [record.message for record in caplog.records if record.name == "tfopt.strategy"]
     assert len(lines) == 1
     assert f"strategy {name} -> " in lines[0]
@@ -28,7 +29,7 @@ def test_chooses_a_strategy_and_says_so_in_one_line(name, caplog):
     ],
 )
 def test_devices_that_are_not_there(name, replicas, message):
-    choose("cpu").run(lambda: None)
+    choose("cpu").strategy.run(lambda: None)
     with pytest.raises(ConfigError, match=message):
         choose(name, replicas)
 
@@ -55,7 +56,7 @@ def test_a_mesh_of_one_device():
 
 
 def test_a_mesh_larger_than_the_devices():
-    choose("cpu").run(lambda: None)
+    choose("cpu").strategy.run(lambda: None)
     with pytest.raises(ConfigError, match="config.mesh: expected at most the 1 CPU devices .* 6;"):
         choose("mesh", mesh=Mesh(batch=2, model=3))
 

@@ -1,7 +1,8 @@
 import pytest
 
-from tfopt.config import ConfigError, Experiment, Mesh
+from tfopt.config import Experiment, Mesh
 from tfopt.data import Digits
+from tfopt.errors import ConfigError
 from tfopt.models import MLP, SmallCNN
 from tfopt.stages import EMA, Prune, Stage
 from tfopt.workdir import check_shared, check_workdir, claim

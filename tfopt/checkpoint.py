@@ -18,7 +18,8 @@ from typing import Any
 import h5py
 
 from tfopt.compat import keras, tf
-from tfopt.config import RunError
+from tfopt.errors import RunError
+from tfopt.paths import is_local
 
 _LOG = logging.getLogger(__name__)
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -32,7 +33,7 @@ def renamed(path: Path, *, folder: bool = False) -> Iterator[Path]:
     written last tells if all did.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if folder and not isinstance(path, Path):
+    if folder and not is_local(path):
         yield path
         return
     temporary = path.with_name(f".writing_{path.name}")
@@ -49,8 +50,10 @@ def renamed(path: Path, *, folder: bool = False) -> Iterator[Path]:
 def remove(path: Path) -> None:
     """Remove the file or the folder `path`, if it is there."""
     if path.is_dir():
-        # Of a workdir in the cloud, see `workdir.located`, its own method.
-        getattr(path, "rmtree", lambda: shutil.rmtree(path))()
+        if is_local(path):
+            shutil.rmtree(path)
+        else:
+            path.rmtree()
     elif path.exists():
         path.unlink()
 

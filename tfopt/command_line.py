@@ -10,9 +10,11 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from tfopt.config import ConfigError, Experiment, nearest, words
+from tfopt.config import Experiment
 from tfopt.config_file import load_config
-from tfopt.workdir import located
+from tfopt.errors import ConfigError, nearest
+from tfopt.paths import located
+from tfopt.spec import words
 
 # What a flag is read as; all else is a text or a tuple, or can't be one flag.
 _READ = (bool, int, float)

@@ -1,96 +1,18 @@
 """The Experiment: one tree of dataclasses that describes a whole run, validated once.
 
-Standard library only. Types that a config file sets are checked by nobody on the way, and
-the command line overrides single fields later, so `Experiment.validate` looks at the whole
-tree after both.
+Standard library only: a config file that is refused shall not wait for TensorFlow.
 """
 
 import dataclasses
-import difflib
-import fnmatch
-import functools
-import math
-import sys
-import types
-import typing
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
-if sys.version_info >= (3, 11):
-    from typing import dataclass_transform
-else:
-    from typing_extensions import dataclass_transform
+from tfopt.errors import ConfigError, nearest
+from tfopt.spec import bounded, check_tree, plain, spec
 
 _FOLDERS = ("artifacts", "teachers", "tensorboard")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 STRATEGIES = ("auto", "cpu", "mesh", "mirrored", "multi_worker", "tpu")
-_Class = TypeVar("_Class", bound=type)
-
-
-class ConfigError(Exception):
-    """What the user asked for can't be done; the message is one sentence that says what to do."""
-
-
-class RunError(Exception):
-    """The run can't keep what was asked of it; the message says what and what to do."""
-
-
-def nearest(name: str, names: typing.Iterable[str]) -> str:
-    """Return ` Did you mean ...?` with the name that is closest to `name`, or all of them."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(names) or 'none'}."
-
-
-def check_patterns(at: str, patterns: typing.Iterable[str], names: list[str]) -> None:
-    """Raise ConfigError, naming the place `at`, for a pattern that none of the layers has."""
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise ConfigError(
-                f"{at}: expected names or patterns of layers, received {pattern!r}; "
-                f"{nearest(pattern, names)}"
-            )
-
-
-@dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
-def spec(cls: _Class) -> _Class:
-    """Make `cls` a slotted, keyword-only dataclass that names the nearest field on a typo."""
-    made = dataclasses.dataclass(slots=True, kw_only=True)(cls)
-    init = made.__init__
-    names = [field.name for field in dataclasses.fields(made)]
-
-    def checked_init(self: Any, *args: Any, **values: Any) -> None:
-        for name in values:
-            if name not in names:
-                raise ConfigError(f"{cls.__name__} has no field {name!r}; {nearest(name, names)}")
-        init(self, *args, **values)
-
-    made.__init__ = checked_init
-    return made
-
-
-def bounded(
-    default: Any = dataclasses.MISSING,
-    *,
-    least: float = -math.inf,
-    most: float = math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-) -> Any:
-    """Declare a numeric field whose value `validate` holds to the given bounds."""
-    bounds = [
-        (f"of at least {least:g}", least, lambda value: value >= least),
-        (f"above {above:g}", above, lambda value: value > above),
-        (f"of at most {most:g}", most, lambda value: value <= most),
-        (f"below {below:g}", below, lambda value: value < below),
-    ]
-    stated = [(limit, test) for limit, bound, test in bounds if abs(bound) < math.inf]
-    return dataclasses.field(default=default, metadata={"bounds": stated})
-
-
-def having(method: str, default: Callable) -> Any:
-    """Declare a field whose value `validate` holds to having `method`; `default` makes one."""
-    return dataclasses.field(default_factory=default, metadata={"method": method})
 
 
 @spec
@@ -108,6 +30,19 @@ class Mesh:
     def size(self) -> int:
         """The number of devices."""
         return self.batch * self.model
+
+    def check(self, replicas: int) -> None:
+        """Raise ConfigError unless there is something to spread, and none or its `replicas`."""
+        if self.size == 1:
+            raise ConfigError(
+                "config.mesh: expected several devices with strategy 'mesh', received 1×1; set "
+                "config.mesh.batch or config.mesh.model."
+            )
+        if replicas not in (0, self.batch):
+            raise ConfigError(
+                f"config.replicas: expected none beside config.mesh, whose {self.batch} rows "
+                f"are the replicas, received {replicas}; leave it out."
+            )
 
 
 @spec
@@ -153,7 +88,7 @@ class Experiment:
 
     def validate(self) -> None:
         """Raise ConfigError for the first field that is of the wrong type or impossible."""
-        _check_tree(self, "config")
+        check_tree(self, "config")
         if not callable(getattr(self.data, "load", None)):
             raise ConfigError(
                 f"config.data: expected an object with load(batch_size), received {self.data!r}."
@@ -164,35 +99,12 @@ class Experiment:
                 "a model; write the function, or save the model and take "
                 "models.Saved(path=FILE)."
             )
-        if self.strategy not in STRATEGIES:
-            hint = nearest(self.strategy, STRATEGIES)
-            if self.strategy == "gpu":
-                hint = "'auto' takes all GPUs."
-            raise ConfigError(
-                f"config.strategy: expected one of {', '.join(STRATEGIES)}, "
-                f"received {self.strategy!r}; {hint}"
-            )
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"config.precision: expected one of {', '.join(PRECISIONS)}, received "
                 f"{self.precision!r}; {nearest(self.precision, PRECISIONS)}"
             )
-        if self.strategy != "mesh" and self.mesh.size > 1:
-            raise ConfigError(
-                f"config.mesh: expected strategy 'mesh' for one of {self.mesh.size} devices, "
-                f"received {self.strategy!r}; set config.strategy to 'mesh'."
-            )
-        if self.strategy == "mesh" and self.mesh.size == 1:
-            raise ConfigError(
-                "config.mesh: expected several devices with strategy 'mesh', received 1×1; set "
-                "config.mesh.batch or config.mesh.model."
-            )
-        if self.strategy == "mesh" and self.replicas not in (0, self.mesh.batch):
-            raise ConfigError(
-                f"config.replicas: expected none beside config.mesh, whose {self.mesh.batch} rows "
-                f"are the replicas, received {self.replicas}; leave it out."
-            )
-        self.check_replicas(self.mesh.batch if self.strategy == "mesh" else self.replicas or 1)
+        self._check_devices()
         self._check_items("stages", "prepare")
         self._check_items("variants", "convert")
         names = [variant.name for variant in self.variants]
@@ -202,6 +114,25 @@ class Experiment:
                 f"them, received {twice[0]!r} twice; leave one of them out."
             )
         self._check_stages()
+
+    def _check_devices(self) -> None:
+        if self.strategy not in STRATEGIES:
+            hint = nearest(self.strategy, STRATEGIES)
+            if self.strategy == "gpu":
+                hint = "'auto' takes all GPUs."
+            raise ConfigError(
+                f"config.strategy: expected one of {', '.join(STRATEGIES)}, "
+                f"received {self.strategy!r}; {hint}"
+            )
+        if self.strategy == "mesh":
+            self.mesh.check(self.replicas)
+        elif self.mesh.size > 1:
+            raise ConfigError(
+                f"config.mesh: expected strategy 'mesh' for one of {self.mesh.size} devices, "
+                f"received {self.strategy!r}; set config.strategy to 'mesh'."
+            )
+        # Of 1×1 where the strategy is another; how many replicas 0 stands for is known later.
+        self.check_replicas(max(self.mesh.batch, self.replicas))
 
     def check_replicas(self, replicas: int) -> None:
         """Raise ConfigError unless the batch divides evenly over `replicas`."""
@@ -282,94 +213,3 @@ def _check_teachers(stage: Any, at: str, earlier: list[str]) -> None:
                 f"{path}: expected a stage of at least one epoch, received {stage.name!r} of 0, "
                 "in which nobody learns; give it epochs or no teacher."
             )
-
-
-def _check_tree(node: Any, at: str) -> None:
-    hints = typing.get_type_hints(type(node))
-    for field in dataclasses.fields(node):
-        value, where = getattr(node, field.name), f"{at}.{field.name}"
-        children = list(_children(value, where))
-        # First of all, since a class passes for a function and its type says little.
-        for child, path in children:
-            if isinstance(child, type):
-                raise ConfigError(
-                    f"{path}: expected an object, received the class {child.__name__}; "
-                    f"write {child.__name__}()."
-                )
-        hint = hints[field.name]
-        if not _fits(value, hint):
-            # A word where words were expected, or a lone object: forgotten are only the brackets.
-            alone = f"; write ({value!r},)" if _fits((value,), hint) else ""
-            alone = "; write it in brackets" if _fits([value], hint) and not alone else alone
-            raise ConfigError(f"{where}: expected {words(hint)}, received {value!r}{alone}.")
-        method = field.metadata.get("method")
-        if method and not callable(getattr(value, method, None)):
-            raise ConfigError(f"{where}: expected an object with {method}(), received {value!r}.")
-        stated = field.metadata.get("bounds", [])
-        if value is not None and not all(test(value) for _, test in stated):
-            limits = " and ".join(limit for limit, _ in stated)
-            share = value / 100
-            percent = f"; write {share:g}" if value > 1 and all(t(share) for _, t in stated) else ""
-            raise ConfigError(f"{where}: expected a number {limits}, received {value!r}{percent}.")
-        for child, path in children:
-            _check_tree(child, path)
-    rules: Callable[[], Iterator[tuple[str, str]]] | None = getattr(node, "rules", None)
-    for name, expected in rules() if rules else ():
-        raise ConfigError(f"{at}.{name}: expected {expected}, received {getattr(node, name)!r}.")
-
-
-def _children(value: Any, at: str) -> Iterator[tuple[Any, str]]:
-    items = enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
-    for index, item in items:
-        if dataclasses.is_dataclass(item):
-            yield item, at if index is None else f"{at}[{index}]"
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if hint is Any:
-        return True
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, arg) for arg in args)
-    if origin is tuple and isinstance(value, (tuple, list)):
-        inner = args[:1] * len(value) if args[-1] is ... else args
-        return len(inner) == len(value) and all(map(_fits, value, inner))
-    if origin is list and isinstance(value, list):
-        return all(_fits(item, args[0]) for item in value)
-    if hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and not math.isinf(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is Callable:
-        return callable(value)
-    return isinstance(value, origin or hint)
-
-
-def words(hint: Any) -> str:
-    """Return the type `hint` in a user's words."""
-    plain = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(words, args))
-    if hint is type(None):
-        return "None"
-    name = str(hint) if origin else getattr(hint, "__name__", str(hint))
-    return plain.get(hint, name.replace("typing.", ""))
-
-
-def plain(value: Any) -> Any:
-    """Return `value` as plain JSON values, each spec with its class as `type`."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"type": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, functools.partial):
-        parts = {"function": value.func, "arguments": value.args, **value.keywords}
-        return {"type": "functools.partial", **{k: plain(v) for k, v in parts.items()}}
-    if isinstance(value, (str, int, float, type(None))):
-        return value
-    # Not its repr, which may hold an address: two runs of one config must be equal.
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return {"type": f"{named.__module__}.{named.__qualname__}"}

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
-from tfopt.config import ConfigError, Experiment, nearest
+from tfopt.config import Experiment
+from tfopt.errors import ConfigError, nearest
 
 _PACKAGE = Path(__file__).parent
 _KEYWORD = re.compile(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'")

@@ -13,7 +13,7 @@ from typing import Any
 
 from tfopt import preemption
 from tfopt.compat import tf
-from tfopt.config import RunError
+from tfopt.errors import RunError
 
 _SHOWN_SECONDS = 60  # an NFS client's longest cache of what isn't there
 _LOST = ("Collective ops is aborted", "heartbeat", "CoordinationService")

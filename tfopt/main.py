@@ -1,5 +1,7 @@
 """The command line: `tfopt --config=NAME --workdir=DIR`, or `tfopt TOOL ...`."""
 
+import atexit
+import gc
 import importlib
 import logging
 import os
@@ -10,8 +12,8 @@ from typing import Any
 
 from tfopt import preemption, tools
 from tfopt.command_line import parse
-from tfopt.config import ConfigError, RunError, nearest
 from tfopt.config_file import shipped_configs
+from tfopt.errors import ConfigError, RunError, nearest
 
 HELP = """\
 Make a Keras model small and fast, and prove what is exported.
@@ -75,6 +77,8 @@ def _run(arguments: list[str]) -> int:
     # Deferred, so that help and bad input are answered at once.
     from tfopt import pipeline, report
 
+    # Else Python looks at its exit for cycles in all of TensorFlow's graphs, for two seconds.
+    atexit.register(gc.freeze)
     with preemption.listening():
         rows = pipeline.run(experiment, workdir)
     if not rows:

@@ -10,7 +10,7 @@ import flatbuffers
 import numpy as np
 
 from tfopt.compat import tflite_schema
-from tfopt.config import RunError
+from tfopt.errors import RunError
 from tfopt.flatbuffer import kernel_layer
 
 _WIDENED = 127 / 7

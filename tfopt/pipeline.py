@@ -19,15 +19,17 @@ from tfopt.checkpoint import (
     write_atomically,
 )
 from tfopt.compat import keras, tf
-from tfopt.config import Experiment, plain
+from tfopt.config import Experiment
 from tfopt.facts import activation_bits
+from tfopt.paths import located
 from tfopt.rehearsal import build, is_trained, rehearse
 from tfopt.runner import ArtifactError
+from tfopt.spec import plain
 from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
-from tfopt.strategy import choose, is_tpu, over_devices
-from tfopt.workdir import check_shared, check_workdir, claim, located
+from tfopt.strategy import Devices, choose, is_tpu
+from tfopt.workdir import check_shared, check_workdir, claim
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,25 +44,21 @@ def run(experiment: Experiment, workdir: str | Path) -> list[dict]:
     """
     experiment.validate()
     workdir = located(workdir)
-    if isinstance(workdir, Path):
-        workdir = workdir.expanduser().absolute()
     with full_disk_is_an_error(workdir):
         check_workdir(workdir, experiment)
-        strategy = choose(
+        devices = choose(
             experiment.strategy,
             experiment.replicas,
             timeout=experiment.cluster_timeout,
             tpu=experiment.tpu,
             mesh=experiment.mesh,
         )
-        on_mesh = experiment.strategy == "mesh"
-        replicas = experiment.mesh.batch if on_mesh else strategy.num_replicas_in_sync
-        experiment.check_replicas(replicas)
+        experiment.check_replicas(devices.replicas)
         if experiment.deterministic:
             tf.config.experimental.enable_op_determinism()
-        splits = experiment.data.load(experiment.global_batch(replicas))
-        with hosts.a_lost_one_is_an_error(strategy):
-            return _Run(experiment, workdir, strategy, splits, replicas).all_stages()
+        splits = experiment.data.load(experiment.global_batch(devices.replicas))
+        with hosts.a_lost_one_is_an_error(devices.strategy):
+            return _Run(experiment, workdir, devices, splits).all_stages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +67,8 @@ class _Run:
 
     experiment: Experiment
     workdir: Path
-    strategy: "tf.distribute.Strategy"
+    devices: Devices
     splits: Any
-    replicas: int
 
     def all_stages(self) -> list[dict]:
         """Train and prove every stage, write the report, and return its rows on the chief."""
@@ -82,7 +79,7 @@ class _Run:
         if self.is_chief:
             claim(self.workdir, self.experiment)
         self.meet()
-        with self.strategy.scope():
+        with self.devices.strategy.scope():
             check_shared(self.workdir)
         for index, stage in enumerate(stages):
             if self.is_finished(stage):
@@ -99,12 +96,12 @@ class _Run:
     @property
     def is_chief(self) -> bool:
         """Whether this process writes, of those that run this together."""
-        with self.strategy.scope():
+        with self.devices.strategy.scope():
             return hosts.is_chief()
 
     def meet(self) -> None:
         """Return when all hosts have come here."""
-        with self.strategy.scope():
+        with self.devices.strategy.scope():
             hosts.meet()
 
     def is_finished(self, stage: Stage) -> bool:
@@ -117,12 +114,11 @@ class _Run:
         from tfopt.rounding import left_float
 
         _LOG.info("stage %s: epochs: %d.", stage.name, stage.epochs)
-        on_mesh = self.experiment.strategy == "mesh"
         folder, earlier = self.workdir / stage.name, self.experiment.stages[:index]
         keras.backend.clear_session()
         # By stage and not once: a resumed run must draw what an uninterrupted one draws.
         keras.utils.set_random_seed(self.experiment.seed + index)
-        with self.strategy.scope():
+        with self.devices.strategy.scope():
             model = self._load(earlier[-1].name) if earlier else self._build()
             delivered = carry_out(
                 stage,
@@ -133,9 +129,9 @@ class _Run:
                     workdir=self.workdir,
                     first_epoch=sum(other.epochs for other in earlier),
                     trained=index > 0 or is_trained(self.experiment.model),
-                    mixed=self.experiment.is_mixed(on_tpu=is_tpu(self.strategy)),
-                    scale=self.experiment.learning_rate_scale(self.replicas),
-                    mesh=over_devices(self.experiment.mesh) if on_mesh else None,
+                    mixed=self.experiment.is_mixed(on_tpu=is_tpu(self.devices.strategy)),
+                    scale=self.experiment.learning_rate_scale(self.devices.replicas),
+                    mesh=self.devices.mesh,
                 ),
             )
         save_model(delivered.model, folder / "model.h5", writes=self.is_chief)

@@ -5,7 +5,8 @@ from typing import Any
 from tfopt import evaluate, export
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, Experiment, RunError
+from tfopt.config import Experiment
+from tfopt.errors import ConfigError, RunError
 from tfopt.export.converter import converted, converter
 from tfopt.facts import Facts, activation_bits, is_quantized, measure
 from tfopt.graph import index_inputs, rebuilt

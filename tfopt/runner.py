@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import litert
-from tfopt.config import RunError
+from tfopt.errors import RunError
 from tfopt.export import Artifact
 from tfopt.export.inputs import places
 

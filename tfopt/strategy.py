@@ -3,13 +3,29 @@
 import contextlib
 import logging
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from tfopt import cluster, preemption
 from tfopt.compat import tf
-from tfopt.config import ConfigError, Mesh
+from tfopt.config import Mesh
+from tfopt.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
+_CHOSEN = "strategy %s -> %s, %d replica(s): %s."
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What a run trains on: all of it happens in the scope of `strategy`, over `replicas`.
+
+    `mesh` is the dtensor.Mesh over which each model is spread, if any: to all that isn't, its
+    devices are one.
+    """
+
+    strategy: "tf.distribute.Strategy"
+    replicas: int
+    mesh: Any = None
 
 
 def choose(
@@ -19,15 +35,15 @@ def choose(
     timeout: float = 60,
     tpu: str = "local",
     mesh: Mesh | None = None,
-) -> "tf.distribute.Strategy":
-    """Return the tf.distribute strategy called `name`, over `replicas` devices (0: all).
+) -> Devices:
+    """Return the devices of the strategy called `name`, `replicas` of them (0: all).
 
     `auto` takes the hosts of TF_CONFIG if it is set, else a TPU if there is one, else all GPUs
     mirrored, else the one device there is. The hosts have `timeout` seconds to come together,
     a TPU at an address to answer. `tpu` is `local`, a name or an address.
     `mirrored` on a machine without GPUs splits the CPU into `replicas` logical devices, which
-    must happen before TensorFlow has run anything; so does `mesh`, see `over_devices`:
-    to all that isn't spread it is one device. Raises ConfigError where the devices are not there.
+    must happen before TensorFlow has run anything; so does `mesh`, which lays models out over
+    `mesh`. Raises ConfigError where the devices are not there.
     """
     tpus, gpus = tf.config.list_physical_devices("TPU"), tf.config.list_physical_devices("GPU")
     hosts = cluster.described()
@@ -37,6 +53,8 @@ def choose(
             f"workers of TF_CONFIG, received {name!r}, with which each would write the same files; "
             "change it or unset TF_CONFIG."
         )
+    if name == "mesh":
+        return _meshed(mesh or Mesh())
     if name == "multi_worker" or (hosts and name == "auto"):
         strategy = _multi_worker(hosts, timeout)
         why = f"worker {hosts.index if hosts else 0} of TF_CONFIG"
@@ -46,25 +64,32 @@ def choose(
     elif name == "mirrored" or (name == "auto" and len(gpus) > 1):
         devices = _devices(replicas, "replicas")
         strategy, why = tf.distribute.MirroredStrategy(devices), f"devices {', '.join(devices)}"
-    elif name == "mesh":
-        mesh = mesh or Mesh()
-        devices = _devices(mesh.size, "mesh")
-        strategy, why = tf.distribute.get_strategy(), f"devices {', '.join(devices)}"
     else:
         device = "/gpu:0" if gpus and name == "auto" else "/cpu:0"
         strategy = tf.distribute.OneDeviceStrategy(device)
         why = f"{len(gpus)} GPUs and no TPU found" if name == "auto" else "asked for"
     found = strategy.num_replicas_in_sync
-    if name != "mesh" and replicas not in (0, found):
+    if replicas not in (0, found):
         raise ConfigError(
             f"config.replicas: expected at most the {found} devices of strategy "
             f"{name!r} here, received {replicas}; leave it 0 to use all."
         )
-    kind = type(strategy).__name__
-    if mesh and name == "mesh":
-        kind, found = f"{mesh.batch}×{mesh.model}", mesh.batch
-    _LOG.info("strategy %s -> %s, %d replica(s): %s.", name, kind, found, why)
-    return strategy
+    _LOG.info(_CHOSEN, name, type(strategy).__name__, found, why)
+    return Devices(strategy, found)
+
+
+def _meshed(mesh: Mesh) -> Devices:
+    # Its pass that joins the sums of all gradients puts what uses them behind what reads the
+    # result: each step of an optimizer would take the gradients of the step before (TF 2.21).
+    os.environ["DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"] = "0"
+    devices = _devices(mesh.size, "mesh")
+    sides = [("batch", mesh.batch), ("model", mesh.model)]
+    laid = tf.experimental.dtensor.create_mesh(
+        sides, devices=[name.strip("/").upper() for name in devices]
+    )
+    kind = f"{mesh.batch}×{mesh.model}"
+    _LOG.info(_CHOSEN, "mesh", kind, mesh.batch, f"devices {', '.join(devices)}")
+    return Devices(tf.distribute.get_strategy(), mesh.batch, laid)
 
 
 def _multi_worker(hosts: cluster.Cluster | None, timeout: float) -> "tf.distribute.Strategy":
@@ -83,16 +108,6 @@ def _multi_worker(hosts: cluster.Cluster | None, timeout: float) -> "tf.distribu
         ) from error
     preemption.listen_again()
     return strategy
-
-
-def over_devices(mesh: Mesh) -> Any:
-    """Return the dtensor.Mesh that is `mesh` over the devices which `choose` has taken for it."""
-    # Its pass that joins the sums of all gradients puts what uses them behind what reads the
-    # result: each step of an optimizer would take the gradients of the step before (TF 2.21).
-    os.environ["DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION"] = "0"
-    devices = [name.strip("/").upper() for name in _devices(mesh.size, "mesh")]
-    sides = [("batch", mesh.batch), ("model", mesh.model)]
-    return tf.experimental.dtensor.create_mesh(sides, devices=devices)
 
 
 def _devices(count: int, field: str) -> list[str]:

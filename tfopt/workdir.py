@@ -1,7 +1,6 @@
 """Which experiment a workdir belongs to, and whether what it holds can be read."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,33 +8,13 @@ from typing import Any
 from tfopt import hosts
 from tfopt.checkpoint import write_atomically
 from tfopt.compat import tf
-from tfopt.config import ConfigError, Experiment
+from tfopt.config import Experiment
+from tfopt.errors import ConfigError
+from tfopt.paths import is_local
 
 _IDENTITY = "experiment.json"
 _FREE = ("min_agreement", "variants", "strategy", "mesh", "replicas", "tpu", "cluster_timeout")
 _SHOWN = 3
-_REMOTE = ("gs",)
-
-
-def located(name: str | Path) -> Path:
-    """Return the folder `name`; one as gs://bucket/run is reached through TensorFlow's gfile.
-
-    What stands for it then has the methods of a pathlib.Path that are used on a workdir.
-    """
-    # pathlib takes the second slash away.
-    remote = re.match(r"(\w{2,}):/+(.*)", str(name))
-    if not remote:
-        return Path(name)
-    if remote[1] not in _REMOTE or not remote[2]:
-        raise ConfigError(
-            f"--workdir: expected a folder or an address as {_REMOTE[0]}://bucket/run, received "
-            f"{str(name)!r}."
-        )
-    # Deferred, as few need it.
-    from etils import epath
-
-    path: Any = epath.Path(f"{remote[1]}://{remote[2]}")
-    return path
 
 
 def check_workdir(workdir: Path, experiment: Experiment) -> None:
@@ -59,7 +38,7 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
 
 
 def _check_reachable(workdir: Path) -> None:
-    local = isinstance(workdir, Path)
+    local = is_local(workdir)
     refusals = (OSError,) if local else (OSError, tf.errors.OpError)
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,6 @@ def get_config():
         model=ResNet(depth=20),
         batch_size=BATCH,
         min_agreement=0.0,
-        stages=[Stage(epochs=4)],
+        stages=[Stage(steps_per_execution=16, epochs=4)],
         variants=[Float32()],
     )

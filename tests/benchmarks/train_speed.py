@@ -24,9 +24,9 @@ import numpy as np
 import tabulate
 
 from tfopt.compat import keras, tf
-from tfopt.config import spec
 from tfopt.data import Splits, from_arrays
 from tfopt.models import ResNet
+from tfopt.spec import spec
 from tfopt.stages import (
     EMA,
     Cluster,
@@ -149,7 +149,7 @@ def contenders(splits: Splits, arrays: tuple, epochs: int) -> dict:
     }
     for name, (kind, options) in stages.items():
         runs[name] = lambda kind=kind, options=options: ours(
-            timed(kind)(epochs=epochs, clock=Clock(), **options), splits
+            timed(kind)(epochs=epochs, clock=Clock(), steps_per_execution=16, **options), splits
         )
     return runs
 

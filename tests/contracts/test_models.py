@@ -7,7 +7,7 @@ from tfopt.models import DSCNN, PRESETS
 from tfopt.testing import check_model
 
 # The others take one to many minutes each; tests/models/test_blocks.py covers their blocks.
-FAST = {"mlp", "small_cnn", "resnet8"}
+FAST = {"mlp", "small_cnn"}
 # The least that has every kind of layer of the convolutional ones, for what walks all models.
 MODELS = {**PRESETS, "ds_cnn_shallow": DSCNN(filters=48, depth=1)}
 SHAPES = {"resnet50_transfer": (32, 32, 3)}

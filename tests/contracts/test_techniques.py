@@ -11,8 +11,8 @@ from tests.contracts.test_models import MODELS as IMAGE_MODELS
 from tests.contracts.test_models import SHAPES as IMAGE_SHAPES
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras
-from tfopt.config import ConfigError
 from tfopt.data import Spec, from_arrays
+from tfopt.errors import ConfigError
 from tfopt.fusion import Ensemble, GreedySoup, MeanProbabilities, UniformSoup
 from tfopt.graph import rebuilt
 from tfopt.stages import (
@@ -127,7 +127,7 @@ FUSIONS = {
     "greedy_soup": lambda models, data: GreedySoup(models=models, data=data),
 }
 SHAPES = {**IMAGE_SHAPES, "transformer": (6, 8), "recurrent": (5, 8)}
-FAST = {"mlp", "ds_cnn_shallow"}
+FAST = {"ds_cnn_shallow"}
 CLASSES = ("a", "b", "c", "d")
 
 

@@ -3,8 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from tfopt.config import ConfigError
 from tfopt.data import Arrays
+from tfopt.errors import ConfigError
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tfopt.compat import tf
-from tfopt.config import ConfigError
 from tfopt.data import Augment, Normalisation
+from tfopt.errors import ConfigError
 
 
 def changed(images, seed=0, **fields):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from tfopt.compat import tf
-from tfopt.config import ConfigError
 from tfopt.data import Augment, ImageFolder, disk
+from tfopt.errors import ConfigError
 
 
 def source(root, **fields):

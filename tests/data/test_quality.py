@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from tfopt.config import ConfigError, Experiment
+from tfopt.config import Experiment
 from tfopt.data import Digits, quality
+from tfopt.errors import ConfigError
 
 
 def refused(load, message, **changes):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError
 from tfopt.data import Augment, Cifar10, Digits, from_arrays
+from tfopt.errors import ConfigError
 
 
 def test_digits_are_split_alike_in_every_class_by_the_seed():

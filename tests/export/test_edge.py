@@ -5,7 +5,8 @@ import pytest
 
 from tfopt import export, flatbuffer
 from tfopt.compat import keras
-from tfopt.config import ConfigError, Experiment
+from tfopt.config import Experiment
+from tfopt.errors import ConfigError
 from tfopt.export import GPTQ, MSE, Dynamic, EdgeQuantized, MinMax, Octav, Static, WeightOnly
 from tfopt.runner import Runner
 from tfopt.stages import Stage

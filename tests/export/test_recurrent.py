@@ -5,7 +5,7 @@ import pytest
 
 from tfopt import export, flatbuffer
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.runner import Runner
 from tfopt.stages import Quantize
 

@@ -9,7 +9,7 @@ import pytest
 
 from tfopt import export, flatbuffer, preemption
 from tfopt.compat import keras, litert, tf, tflite_convert
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.export.converter import converted
 from tfopt.runner import Runner
 from tfopt.stages import Quantize

@@ -4,8 +4,9 @@ import pytest
 from tfopt import evaluate, export
 from tfopt.checkpoint import load_model, reloaded, save_model
 from tfopt.compat import keras, litert
-from tfopt.config import ConfigError, Experiment
+from tfopt.config import Experiment
 from tfopt.data import Digits, Spec
+from tfopt.errors import ConfigError
 from tfopt.fusion import Ensemble, MeanLogits, MeanProbabilities
 from tfopt.stages import Stage
 

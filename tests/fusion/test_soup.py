@@ -4,10 +4,11 @@ import pytest
 from tests.stages.test_average import linear
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, spec
 from tfopt.data import from_arrays
+from tfopt.errors import ConfigError
 from tfopt.evaluate import logits
 from tfopt.fusion import GreedySoup, UniformSoup
+from tfopt.spec import spec
 from tfopt.stages import Quantize
 
 RNG = np.random.default_rng(0)

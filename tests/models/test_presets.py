@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, _check_tree
 from tfopt.data import Spec
+from tfopt.errors import ConfigError
 from tfopt.models import DSCNN, MLP, PRESETS, MobileNetV1, MobileNetV2, ResNet, SmallCNN
 from tfopt.models.blocks import fitted_strides
+from tfopt.spec import check_tree
 
 
 def spec_of(*shape, classes=10):
@@ -69,7 +70,7 @@ def test_twice_built_is_the_same(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_validate(name):
-    _check_tree(PRESETS[name], "config.model")
+    check_tree(PRESETS[name], "config.model")
 
 
 # Papers count differently (biases, BatchNormalization's averages), hence the tolerance;
@@ -134,7 +135,7 @@ def test_fitted_strides_spares_the_earliest(side, kept):
 )
 def test_impossible_values_are_refused(model, words):
     with pytest.raises(ConfigError, match=words):
-        _check_tree(model, "config.model")
+        check_tree(model, "config.model")
 
 
 @pytest.mark.parametrize("model", [ResNet(), MobileNetV1(), MobileNetV2(), DSCNN(), SmallCNN()])

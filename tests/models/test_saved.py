@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError
 from tfopt.data import Spec
+from tfopt.errors import ConfigError
 from tfopt.models import Saved
 
 DATA = Spec(shape=(8, 8, 1), class_names=("a", "b", "c", "d"), train_size=16)

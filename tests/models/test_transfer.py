@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, _check_tree
 from tfopt.data import Spec
+from tfopt.errors import ConfigError
 from tfopt.models import ResNet50Transfer
+from tfopt.spec import check_tree
 
 SPEC = Spec(shape=(32, 32, 3), class_names=("a", "b"), train_size=1)
 FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -61,7 +62,7 @@ def test_imagenet_comes_from_the_cache(pretrained, no_network, monkeypatch):
 def test_path(pretrained):
     path, original = pretrained
     model = ResNet50Transfer(weights=str(path))
-    _check_tree(model, "config.model")
+    check_tree(model, "config.model")
     check_takes_rgb(model(SPEC), original)
 
 
@@ -87,7 +88,7 @@ def test_a_path_that_is_no_file_is_refused(tmp_path, name):
     (tmp_path / "text.txt").write_text("text")
     path = str(tmp_path / name)
     with pytest.raises(ConfigError, match=rf"config.model.weights: expected .* {path!r}"):
-        _check_tree(ResNet50Transfer(weights=path), "config.model")
+        check_tree(ResNet50Transfer(weights=path), "config.model")
     with pytest.raises(ConfigError, match=rf"config.model.weights: expected .* {path!r}"):
         ResNet50Transfer(weights=path)(SPEC)
 

@@ -1,12 +1,12 @@
-"""Run stages over a mesh of argv[1] x argv[2] devices, or on one for 0 0.
+"""Run stages on one device, and over 4 as a mesh of each shape; print what came out as JSON.
 
-Prints what came out as JSON. A process of its own, since a process can split its CPU only once.
+A process of its own, since a process can split its CPU only once.
 """
 
+import contextlib
 import json
 import logging
 import math
-import sys
 import tempfile
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from sklearn.datasets import load_digits
 
 from tfopt.checkpoint import load_model
 from tfopt.compat import keras, tf
-from tfopt.config import Experiment, Mesh, spec
+from tfopt.config import Experiment, Mesh
 from tfopt.data import Normalisation, from_arrays
 from tfopt.export import Float32
 from tfopt.facts import kernel_variables
 from tfopt.pipeline import run
+from tfopt.spec import spec
 from tfopt.stages import (
     SGD,
     Adam,
@@ -33,6 +34,7 @@ from tfopt.stages import (
 )
 from tfopt.stages.callbacks import SaveEpoch
 from tfopt.stages.spread import Spread
+from tfopt.strategy import logical_cpus
 
 
 @spec
@@ -116,44 +118,62 @@ def results(experiment, folder):
     return found
 
 
-batch, model = map(int, sys.argv[1:])
+def experiment(stages, sides=None):
+    hints = Teacher(objective=Features(pairs=(("dense", "flatten"),)), weight=0.1)
+    teachers = Teachers(members=(Teacher(), Teacher(cached=True), hints))
+    gentle = {"learning_rate": 0.01, "optimizer": SGD()}
+    every = [
+        Stage(learning_rate=0.01, optimizer=Adam(), schedule=Cosine()),
+        Prune(epochs=2, sparsity=0.5, growth=AtOnce(), teacher=teachers, **gentle),
+    ]
+    return Experiment(
+        name="meshed",
+        data=Tokens(),
+        model=every_kind_of_layer,
+        batch_size=40,
+        strategy="mesh" if sides else "cpu",
+        mesh=sides or Mesh(),
+        min_agreement=0.0,
+        variants=[Float32()],
+        stages=every[:stages],
+    )
+
+
+def stopped_and_gone_on_with_another(folder):
+    """Return what 2 x 2 devices found, and 4 x 1 from the last epoch of pruning on."""
+    hybrid, another = (experiment(2, sides) for sides in (Mesh(batch=2, model=2), Mesh(batch=4)))
+    stop_once("prune", 0)
+    with contextlib.suppress(KeyboardInterrupt):
+        run(hybrid, folder)
+    first = dict(shares)
+    return {"stages": results(another, folder), "shares": first}
+
+
+def on(sides, folder):
+    return {"stages": results(experiment(1, sides), folder), "shares": dict(shares)}
+
+
+def without_a_rule(folder):
+    asked = experiment(1, Mesh(batch=4))
+    asked.model = with_an_operator_that_has_no_rule
+    run(asked, folder)
+
+
+logical_cpus(4)
 said, shares = [], {}
 handler = logging.Handler(logging.WARNING)
 handler.emit = lambda record: said.append(record.getMessage())
 handler.addFilter(lambda record: "mesh" in record.getMessage())
 logging.getLogger("tfopt").addHandler(handler)
 Spread.placed = seen(Spread.placed, shares)
-hints = Teacher(objective=Features(pairs=(("dense", "flatten"),)), weight=0.1)
-teachers = Teachers(members=(Teacher(), Teacher(cached=True), hints))
-gentle = {"learning_rate": 0.01, "optimizer": SGD()}
-experiment = Experiment(
-    name="meshed",
-    data=Tokens(),
-    model=every_kind_of_layer,
-    batch_size=40,
-    strategy="mesh" if batch else "cpu",
-    mesh=Mesh(batch=max(batch, 1), model=max(model, 1)),
-    min_agreement=0.0,
-    variants=[Float32()],
-    stages=[
-        Stage(learning_rate=0.01, optimizer=Adam(), schedule=Cosine()),
-        Prune(epochs=2, sparsity=0.5, growth=AtOnce(), teacher=teachers, **gentle),
-    ],
-)
-is_hybrid = (batch, model) == (2, 2)
-if batch and not is_hybrid:
-    experiment.stages = experiment.stages[:1]
 with tempfile.TemporaryDirectory() as temporary:
-    folder, seen_first = Path(temporary), {}
-    if is_hybrid:
-        # Stopped after an epoch of pruning, it goes on with another mesh.
-        stop_once("prune", 0)
-        try:
-            run(experiment, folder / "whole")
-        except KeyboardInterrupt:
-            experiment.mesh, seen_first = Mesh(batch=4), dict(shares)
-    found = {"stages": results(experiment, folder / "whole"), "shares": seen_first or dict(shares)}
-    if (batch, model) == (4, 1):
-        experiment.model = with_an_operator_that_has_no_rule
-        run(experiment, folder / "without_a_rule")
-print("RESULT " + json.dumps({**found, "said": said}))
+    at = Path(temporary)
+    found = {
+        "one": results(experiment(2), at / "one"),
+        "hybrid": stopped_and_gone_on_with_another(at / "hybrid"),
+        "data": on(Mesh(batch=4), at / "data"),
+        "model": on(Mesh(model=4), at / "model"),
+        "said": list(said),
+    }
+    without_a_rule(at / "without_a_rule")
+print("RESULT " + json.dumps({**found, "without_a_rule": said}))

@@ -7,9 +7,9 @@ import pytest
 from etils.epath import backend, gpath, register
 
 from tests.pipeline import tiny
-from tfopt import workdir
+from tfopt import paths
 from tfopt.checkpoint import load_model
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.export import Int8
 from tfopt.pipeline import run
 from tfopt.stages.callbacks import SaveEpoch
@@ -22,7 +22,7 @@ def bucket(monkeypatch):
     monkeypatch.setattr(gpath, "_URI_SCHEMES", {"ram"})
     monkeypatch.setitem(gpath._URI_MAP_ROOT, "ram://", "/ram/")
     monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, "ram", backend.tf_backend)
-    monkeypatch.setattr(workdir, "_REMOTE", ("ram",))
+    monkeypatch.setattr(paths, "_REMOTE", ("ram",))
     register.register_path_cls(("ram://",))(gpath.PosixGPath)
     return "ram://bucket/run"
 
@@ -41,7 +41,7 @@ def test_a_run_that_ends_and_goes_on_there_gives_what_one_here_gives(bucket, tmp
     monkeypatch.setattr(SaveEpoch, "on_epoch_end", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         run(experiment, bucket)
-    there = workdir.located(bucket)
+    there = paths.located(bucket)
     assert [path.name for path in (there / "prune/epochs").iterdir()] == ["epoch_0001"]
     rows = run(experiment, bucket)
     assert len(saved) == 4 + 2, "it didn't go on after the epoch that was saved"

@@ -15,27 +15,14 @@ SPLIT = {"embedding", "attention", "dense"}
 WITHOUT = "goes on without the mesh, which"
 
 
-def run(sides):
+@pytest.fixture(scope="module")
+def found():
+    """What one device found, and 4 as a mesh of each shape."""
     process = subprocess.run(
-        [sys.executable, "-m", "tests.pipeline.meshed", *sides.split("x")],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-m", "tests.pipeline.meshed"], capture_output=True, text=True, check=False
     )
     assert process.returncode == 0, process.stderr[-2000:]
     return json.loads(process.stdout.splitlines()[-1].removeprefix("RESULT "))
-
-
-@pytest.fixture(scope="module")
-def one():
-    """What one device found."""
-    return run("0x0")["stages"]
-
-
-@pytest.fixture(scope="module")
-def hybrid():
-    """What 2 x 2 devices found, and 4 x 1 from the last epoch of pruning on."""
-    return run("2x2")
 
 
 def assert_alike(one, other, tolerance):
@@ -46,45 +33,33 @@ def assert_alike(one, other, tolerance):
         np.testing.assert_allclose(kernel, other["kernels"][name], rtol=0, atol=tolerance)
 
 
-@pytest.fixture(scope="module")
-def data_alone():
-    """What 4 x 1 devices found."""
-    return run("4x1")
+@pytest.mark.parametrize("mesh", ["data", "model", "hybrid"])
+def test_the_losses_and_the_weights_are_those_of_one_device(found, mesh):
+    assert_alike(found["one"]["train"], found[mesh]["stages"]["train"], 1e-5)
 
 
-def test_data_alone_may_be_split(one, data_alone):
-    assert_alike(one["train"], data_alone["stages"]["train"], 1e-5)
-    assert all(shares == [1] * 4 for shares in data_alone["shares"].values())
+def test_a_stopped_run_may_go_on_with_another_mesh(found):
+    pruned = found["hybrid"]["stages"]["prune"]
+    assert pruned["mesh"]["batch"] == 4
+    assert_alike(found["one"]["prune"], pruned, 1e-5)
 
 
-def test_the_model_alone_may_be_split(one):
-    model_alone = run("1x4")
-    assert_alike(one["train"], model_alone["stages"]["train"], 1e-5)
-    for name, shares in model_alone["shares"].items():
+def test_each_device_holds_its_share(found):
+    assert all(shares == [1] * 4 for shares in found["data"]["shares"].values())
+    for name, shares in found["model"]["shares"].items():
         # 10 classes are no multiple of 4.
         assert shares == [1 / 4 if name.split("/")[0] in SPLIT else 1] * 4, name
-
-
-def test_both_may_be_split_at_once(one, hybrid):
-    assert_alike(one["train"], hybrid["stages"]["train"], 1e-5)
-
-
-def test_a_stopped_run_may_go_on_with_another_mesh(one, hybrid):
-    assert hybrid["stages"]["prune"]["mesh"]["batch"] == 4
-    assert_alike(one["prune"], hybrid["stages"]["prune"], 1e-5)
-
-
-def test_each_device_holds_its_share(hybrid):
-    whole = {name for name, shares in hybrid["shares"].items() if shares == [1] * 4}
+    hybrid = found["hybrid"]["shares"]
+    whole = {name for name, shares in hybrid.items() if shares == [1] * 4}
     assert whole == {"conv/kernel"}
-    assert all(shares == [0.5] * 4 for n, shares in hybrid["shares"].items() if n not in whole)
-    held = hybrid["stages"]["train"]["mesh"]
+    assert all(shares == [0.5] * 4 for name, shares in hybrid.items() if name not in whole)
+    held = found["hybrid"]["stages"]["train"]["mesh"]
     assert held["bytes"] / 2 < held["bytes_per_device"] < 0.6 * held["bytes"]
 
 
-def test_what_a_mesh_has_no_rule_for_goes_on_without_it(data_alone, hybrid):
-    assert data_alone["said"] == [f"stage train: {WITHOUT} has no rule for AvgPoolGrad."]
-    assert hybrid["said"] == []
+def test_what_a_mesh_has_no_rule_for_goes_on_without_it(found):
+    assert found["said"] == []
+    assert found["without_a_rule"] == [f"stage train: {WITHOUT} has no rule for AvgPoolGrad."]
 
 
 @pytest.mark.parametrize(

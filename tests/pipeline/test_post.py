@@ -8,7 +8,8 @@ import pytest
 
 from tfopt import evaluate, pipeline
 from tfopt.checkpoint import load_model
-from tfopt.config import ConfigError, Experiment
+from tfopt.config import Experiment
+from tfopt.errors import ConfigError
 from tfopt.export import MSE, EdgeQuantized, Float32, Int8, Int16x8
 from tfopt.stages import CorrectBias, Equalize, Quantize, Stage
 

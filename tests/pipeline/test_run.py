@@ -13,8 +13,8 @@ from tests.pipeline.conftest import TINY
 from tfopt import pipeline
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
-from tfopt.config import ConfigError, RunError
 from tfopt.data import Spec
+from tfopt.errors import ConfigError, RunError
 from tfopt.export import Float16
 from tfopt.models import Saved
 from tfopt.stages import Cluster, CorrectBias, Equalize, OneShotPrune, Prune, Stage, Teacher

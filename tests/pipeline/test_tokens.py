@@ -7,8 +7,10 @@ import pytest
 
 from tfopt import pipeline
 from tfopt.compat import keras
-from tfopt.config import ConfigError, Experiment, spec
+from tfopt.config import Experiment
 from tfopt.data import Normalisation, from_arrays
+from tfopt.errors import ConfigError
+from tfopt.spec import spec
 from tfopt.stages import Adam, Prune, Quantize, Stage
 
 

@@ -19,7 +19,13 @@ def get_config() -> Experiment:
         min_agreement=0.9,
         stages=[
             Stage(epochs=3, learning_rate=0.05, optimizer=optimizer, test_each_epoch=True),
-            Prune(epochs=3, learning_rate=0.02, optimizer=optimizer, teacher=teachers),
+            Prune(
+                epochs=3,
+                learning_rate=0.02,
+                optimizer=optimizer,
+                teacher=teachers,
+                steps_per_execution=16,  # as of a long run
+            ),
             Quantize(epochs=3, learning_rate=0.002, optimizer=optimizer, teacher=Teacher()),
         ],
     )

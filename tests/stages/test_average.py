@@ -3,10 +3,12 @@ import pytest
 
 from tests.stages.test_hold import compressed
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, Experiment, spec
+from tfopt.config import Experiment
 from tfopt.data import Digits
+from tfopt.errors import ConfigError
 from tfopt.facts import measure
 from tfopt.models import SmallCNN
+from tfopt.spec import spec
 from tfopt.stages import EMA, SGD, SWA, AtOnce, Cluster, Prune, Quantize, Stage
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.carry_out import carry_out

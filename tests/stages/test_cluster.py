@@ -3,7 +3,7 @@ import pytest
 
 from tfopt import export, flatbuffer
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, RunError
+from tfopt.errors import ConfigError, RunError
 from tfopt.facts import measure
 from tfopt.stages import AtOnce, Cluster, Last, Linear, Prune, Quantize, Teacher
 from tfopt.stages.hold import check_held

@@ -3,8 +3,8 @@ import pytest
 
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras
-from tfopt.config import ConfigError
 from tfopt.data import from_arrays
+from tfopt.errors import ConfigError
 from tfopt.models import Saved
 from tfopt.stages import (
     SGD,
@@ -21,8 +21,9 @@ from tfopt.stages import (
 )
 from tfopt.stages.distill import attached, loaded
 from tfopt.stages.kept import kept_logits
+from tfopt.stages.ready import compile_model
 from tfopt.stages.taps import Tap, Tapped
-from tfopt.stages.train import Place, compile_model, train
+from tfopt.stages.train import Place, train
 from tfopt.testing import check_stage
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.export import Artifact, EdgeQuantized, Int8, MinMax
 from tfopt.runner import Runner
 from tfopt.stages import Equalize

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras, tf
-from tfopt.config import RunError
+from tfopt.errors import RunError
 from tfopt.facts import Facts, Kernel, kernel_variables, measure
 from tfopt.stages import AtOnce, Equalize, Prune, Quantize, Stage
 from tfopt.stages.hold import check_held, hold

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.stages import L1, BatchNormScale, Taylor
 from tfopt.stages.channels import STAYS, coupled
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError
 from tfopt.data import Spec
+from tfopt.errors import ConfigError
 from tfopt.models import MLP, ResNet
 from tfopt.stages import AttentionScores, AttentionTransfer, Features, Logits
 from tfopt.stages.taps import LOGITS, Tap, Tapped

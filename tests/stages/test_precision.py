@@ -9,7 +9,7 @@ from tfopt.data import Digits
 from tfopt.graph import rebuilt
 from tfopt.models import SmallCNN
 from tfopt.stages import EMA, SGD, Cluster, Features, Prune, Quantize, Shrink, Stage, Teacher
-from tfopt.stages import train as training
+from tfopt.stages import ready as compiling
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.precision import in_full, in_mixed, is_mixed
 from tfopt.stages.train import Place
@@ -56,13 +56,13 @@ def test_all_but_the_logits_compute_in_bfloat16(model, digits):
 )
 def test_a_stage_delivers_in_float32(stage, model, digits, tmp_path, monkeypatch):
     seen = []
-    compile_model = training.compile_model
+    compile_model = compiling.compile_model
 
     def watched(stage, fitted, *args):
         seen.append({layer.compute_dtype for layer in fitted.submodules if layer.name == "conv1"})
         compile_model(stage, fitted, *args)
 
-    monkeypatch.setattr(training, "compile_model", watched)
+    monkeypatch.setattr(compiling, "compile_model", watched)
     place = Place(workdir=tmp_path, mixed=True, trained=True)
     teachers = [rebuilt(model) for _ in stage.teachers]
     delivered = carry_out(stage, rebuilt(model), teachers, digits, place)

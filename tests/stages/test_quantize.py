@@ -6,7 +6,7 @@ import pytest
 from tfopt import flatbuffer
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.export import Artifact, Int8, Int16x8
 from tfopt.facts import is_quantized, kernel_variables, measure
 from tfopt.rounding import Range, four_bits, left_float
@@ -308,7 +308,7 @@ def test_zeros_and_shared_values_reach_the_file_on_pointwise_kernels_too(levels)
             assert stored[before.layer].codes <= before.distinct <= levels
 
 
-@pytest.mark.parametrize("weights", [8, 4])
+@pytest.mark.parametrize("weights", [8, pytest.param(4, marks=pytest.mark.slow)])
 def test_zeros_of_a_recurrent_layer_reach_the_file(weights):
     model = model_of(L.Bidirectional(L.LSTM(6), name="both"), (3, 4))
     for kernel in kernel_variables(model).values():

@@ -7,9 +7,8 @@ import pytest
 
 from tests.stages.test_average import linear
 from tfopt import preemption
-from tfopt.config import RunError
+from tfopt.errors import RunError
 from tfopt.stages import EMA, SGD, SWA, Cluster, Prune, Quantize, Shrink, Taylor
-from tfopt.stages import train as training
 from tfopt.stages.callbacks import SaveEpoch
 from tfopt.stages.train import Place, train
 
@@ -49,6 +48,7 @@ STAGES = pytest.mark.parametrize(
 
 @STAGES
 def test_a_resume_changes_nothing(stage, splits, tmp_path, stopped):
+    stage = replace(stage, steps_per_execution=16)
     with pytest.raises(KeyboardInterrupt):
         trained(stage, splits, tmp_path / "twice")
     again = trained(stage, splits, tmp_path / "twice")
@@ -58,7 +58,6 @@ def test_a_resume_changes_nothing(stage, splits, tmp_path, stopped):
 
 @STAGES
 def test_neither_does_a_preemption_within_an_epoch(stage, splits, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_STEPS_PER_EXECUTION", 1)
     asked, middle = [], splits.steps_per_epoch + splits.steps_per_epoch // 2
     assert splits.steps_per_epoch < middle < 2 * splits.steps_per_epoch
     with monkeypatch.context() as patch, pytest.raises(preemption.PreemptedError):
@@ -74,7 +73,7 @@ def test_neither_does_a_preemption_within_an_epoch(stage, splits, tmp_path, monk
 
 
 def test_an_epoch_that_is_one_execution_is_saved_before_it_ends(splits, tmp_path, monkeypatch):
-    stage, asked = Prune(sparsity=0.5, **OPTIONS), []
+    stage, asked = Prune(sparsity=0.5, steps_per_execution=16, **OPTIONS), []
     with monkeypatch.context() as patch, pytest.raises(preemption.PreemptedError):
         patch.setattr(preemption, "noticed", lambda: asked.append(1) or len(asked) >= 3)
         trained(stage, splits, tmp_path)

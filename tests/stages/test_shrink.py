@@ -6,12 +6,13 @@ import pytest
 from tests.stages.test_channels import randomised, silence
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras
-from tfopt.config import ConfigError, RunError, _check_tree
 from tfopt.data import Spec
+from tfopt.errors import ConfigError, RunError
 from tfopt.evaluate import latency
 from tfopt.export import Artifact, Float32
 from tfopt.facts import Facts, kernel_variables, measure
 from tfopt.models import ResNet, SmallCNN
+from tfopt.spec import check_tree
 from tfopt.stages import (
     EMA,
     L1,
@@ -108,7 +109,7 @@ def test_what_is_impossible_is_refused_before_training(stage, message):
 )
 def test_a_config_that_makes_no_sense_is_refused(stage, message):
     with pytest.raises(ConfigError, match=message):
-        _check_tree(stage, "config.stages[0]")
+        check_tree(stage, "config.stages[0]")
 
 
 def test_check_raises_where_the_target_was_missed(caplog):

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, Experiment, RunError
+from tfopt.config import Experiment
 from tfopt.data import Digits
+from tfopt.errors import ConfigError, RunError
 from tfopt.facts import measure
 from tfopt.stages import Block, First, Last, NofM, Prune
 

@@ -4,7 +4,7 @@ import pytest
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment
 from tfopt.stages import SGD, Adam, AdamW, Constant, Cosine, Stage
-from tfopt.stages.train import compile_model
+from tfopt.stages.ready import compile_model
 
 
 def linear(seed):
@@ -36,6 +36,15 @@ def test_the_batch_and_the_rates_follow_the_replicas():
     assert [grown.learning_rate_scale(n) for n in (1, 2, 4)] == [0.5, 1, 2]
     grown.scale_learning_rate = False
     assert grown.learning_rate_scale(4) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "epochs", "at_once"), [(0, 9, 1), (0, 10, 16), (4, 1, 4), (400, 1, 100)]
+)
+def test_long_stages_make_many_steps_at_once(asked, epochs, at_once):
+    model = linear(0)
+    compile_model(Stage(epochs=epochs, steps_per_execution=asked), model, steps=100)
+    assert int(model._steps_per_execution) == at_once
 
 
 def test_label_smoothing_is_the_formula(batch):

@@ -12,7 +12,7 @@ from tfopt.data import from_arrays
 from tfopt.graph import rebuilt
 from tfopt.models import ResNet
 from tfopt.stages import SGD, AtOnce, Prune, Quantize, Stage, Teacher
-from tfopt.stages.train import ready
+from tfopt.stages.ready import ready
 from tfopt.tpu.pretended import pretended
 from tfopt.tpu.step import program, traced
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.answered import answered
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.tpu.chips import TOPOLOGIES, find
 
 CONFIG = """
 import numpy as np
-from tfopt.config import Experiment, spec
+from tfopt.config import Experiment
+from tfopt.spec import spec
 from tfopt.data import from_arrays
 from tfopt.models import ResNet
 from tfopt.stages import AtOnce, Prune, Quantize, Stage, Teacher

@@ -8,12 +8,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tfopt.config import ConfigError, bounded, spec
 from tfopt.data import disk
 from tfopt.data.pipeline import Pair
 from tfopt.data.quality import hint
 from tfopt.data.source import Source
 from tfopt.data.splits import Splits
+from tfopt.errors import ConfigError
+from tfopt.spec import bounded, spec
 
 
 @spec

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfopt.compat import tf
-from tfopt.config import bounded, spec
+from tfopt.spec import bounded, spec
 
 
 @spec

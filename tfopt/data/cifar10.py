@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, spec
 from tfopt.data.pipeline import Pair
 from tfopt.data.source import Source
 from tfopt.data.splits import Splits
+from tfopt.errors import ConfigError
+from tfopt.spec import spec
 
 _NAMES = "airplane automobile bird cat deer dog frog horse ship truck"
 _TRAIN_FILES = [f"data_batch_{number}" for number in range(1, 6)]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tfopt.compat import tf
-from tfopt.config import ConfigError
 from tfopt.data.rows import per_chunk
+from tfopt.errors import ConfigError
 
 
 def first_shape(path: Path) -> tuple[int, int, int]:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from tfopt.config import bounded, spec
 from tfopt.data.partition import set_apart
 from tfopt.data.source import Source
 from tfopt.data.splits import Splits
+from tfopt.spec import bounded, spec
 
 
 @spec

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 
 
 def key(parts: Iterable[str]) -> str:

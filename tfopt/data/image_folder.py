@@ -8,13 +8,14 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tfopt.config import ConfigError, bounded, spec
 from tfopt.data import disk
 from tfopt.data.decode import decode, first_shape
 from tfopt.data.pipeline import Pair
 from tfopt.data.quality import hint
 from tfopt.data.source import Source
 from tfopt.data.splits import Splits
+from tfopt.errors import ConfigError
+from tfopt.spec import bounded, spec
 
 _LOG = logging.getLogger(__name__)
 _SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import tf
-from tfopt.config import ConfigError
 from tfopt.data import quality
 from tfopt.data.normalisation import Normalisation, measured
 from tfopt.data.partition import set_apart
 from tfopt.data.rows import gatherer
 from tfopt.data.splits import Spec, Splits, host_rows
+from tfopt.errors import ConfigError
 
 Pair = tuple[np.ndarray, np.ndarray]
 _LAST_EPOCH = 2**62

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfopt.compat import tf
-from tfopt.config import ConfigError, nearest
 from tfopt.data.rows import chunks
+from tfopt.errors import ConfigError, nearest
 
 _LOG = logging.getLogger(__name__)
 _EXACT = 2**24

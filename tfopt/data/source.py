@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-from tfopt.config import bounded, spec
 from tfopt.data.normalisation import Normalisation
 from tfopt.data.pipeline import Pair, from_arrays
 from tfopt.data.splits import Splits
+from tfopt.spec import bounded, spec
 
 
 @spec

@@ -10,8 +10,8 @@ import numpy as np
 
 from tfopt import flatbuffer
 from tfopt.compat import litert
-from tfopt.config import bounded, spec
 from tfopt.export.inputs import Examples, places
+from tfopt.spec import bounded, spec
 
 _BATCH, _BINS, _LEVELS = 32, 4096, 255
 

@@ -8,7 +8,7 @@ import flatbuffers
 
 from tfopt import preemption
 from tfopt.compat import keras, tf, tflite_convert, tflite_schema
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.export.inputs import Examples, input_names
 from tfopt.graph import calls, copied, rebuilt
 

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfopt.compat import edge_quantizer, keras
-from tfopt.config import ConfigError, bounded, having, spec
+from tfopt.errors import ConfigError
 from tfopt.export.calibration import MinMax, ranges
 from tfopt.export.inputs import Examples
 from tfopt.export.variants import Variant, check_exclude, chosen, excluded, named
+from tfopt.spec import bounded, having, spec
 
 _ALL = ".*"
 # What computes with weights of 4 bit; depthwise kernels and embeddings have 8.

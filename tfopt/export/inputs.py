@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 
 Examples = dict[str, np.ndarray]
 

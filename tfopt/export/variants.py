@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from tfopt import flatbuffer
 from tfopt.compat import keras, tf, tflite_convert
-from tfopt.config import ConfigError, bounded, check_patterns, having, spec
+from tfopt.errors import ConfigError, check_patterns
 from tfopt.export.calibration import MinMax, ranges
 from tfopt.export.converter import (
     calibrate,
@@ -19,6 +19,7 @@ from tfopt.export.inputs import Examples, by_name, first
 from tfopt.facts import activation_bits, is_quantized
 from tfopt.graph import index_inputs
 from tfopt.packing import packed
+from tfopt.spec import bounded, having, spec
 
 
 @spec

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, having, spec
+from tfopt.errors import ConfigError
 from tfopt.fusion.members import checked, load_all
 from tfopt.graph import rebuilt
+from tfopt.spec import having, spec
 
 _SMALLEST = 1e-7  # of a probability, as in Keras's own losses
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.facts import is_quantized
 from tfopt.models import Saved
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, bounded, spec
+from tfopt.errors import ConfigError
 from tfopt.evaluate import logits
 from tfopt.fusion.members import checked, load_all
 from tfopt.graph import rebuilt
+from tfopt.spec import bounded, spec
 from tfopt.stages.average import has_statistics, recompute_statistics
 
 _LOG = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 
 # Keras's default of 0.99 takes about 500 steps to forget the start; a stage may be shorter.
 _MOMENTUM = 0.9

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from tfopt.compat import keras
-from tfopt.config import bounded, spec
 from tfopt.models import blocks
+from tfopt.spec import bounded, spec
 
 
 @spec

@@ -1,8 +1,8 @@
 """MobileNetV1 and MobileNetV2, with fewer halvings for small images."""
 
 from tfopt.compat import keras
-from tfopt.config import bounded, spec
 from tfopt.models import blocks
+from tfopt.spec import bounded, spec
 
 # Howard et al. 2017, table 1: (filters, stride).
 _V1 = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5]

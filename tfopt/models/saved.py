@@ -6,9 +6,10 @@ from typing import Any
 
 from tfopt.checkpoint import load_model
 from tfopt.compat import keras
-from tfopt.config import ConfigError, spec
+from tfopt.errors import ConfigError
 from tfopt.graph import copied, rebuilt
 from tfopt.models.blocks import DataSpec
+from tfopt.spec import spec
 
 
 @spec

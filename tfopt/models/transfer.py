@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, spec
+from tfopt.errors import ConfigError
 from tfopt.models import blocks
+from tfopt.spec import spec
 
 _FILE = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _URL = f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{_FILE}"

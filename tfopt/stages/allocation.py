@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.config import bounded, spec
 from tfopt.facts import Kernel, kernel_variables
+from tfopt.spec import bounded, spec
 from tfopt.stages import patterns
 from tfopt.stages.scores import fisher
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfopt.compat import keras, tf
-from tfopt.config import bounded, spec
+from tfopt.spec import bounded, spec
 
 _BATCHES = 100
 

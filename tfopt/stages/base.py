@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tfopt.compat import keras, tf
-from tfopt.config import bounded, having, spec
 from tfopt.facts import Facts
+from tfopt.spec import bounded, having, spec
 from tfopt.stages.average import EMA, SWA
 from tfopt.stages.distill import AnyTeacher, Teacher
 from tfopt.stages.optimizers import Adam, Constant
@@ -22,6 +22,9 @@ class Stage:
     `average` is None or the EMA or SWA of the stage's weights, which takes the place of the
     last ones after the last epoch; what the epochs print is measured without it, what the
     report says with it.
+    `steps_per_execution` is how many steps the devices make, of one epoch at most, before Python
+    works again (progress bar, callbacks, SIGTERM). 0 chooses: on a TPU as many as an epoch has,
+    elsewhere 16 in a stage of a thousand steps or more. On a mesh it is always 1.
     """
 
     quantizes: ClassVar[bool] = False
@@ -38,6 +41,7 @@ class Stage:
     teacher: AnyTeacher | None = None
     test_each_epoch: bool = False
     average: EMA | SWA | None = None
+    steps_per_execution: int = bounded(0, least=0)
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Yield (field, what was expected) for fields that don't fit together."""

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfopt.compat import keras, tf
-from tfopt.config import bounded, spec
 from tfopt.graph import computed
+from tfopt.spec import bounded, spec
 from tfopt.stages.base import Stage
 from tfopt.stages.fold import by_output, folded, linear, output_rows
 

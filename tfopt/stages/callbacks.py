@@ -10,7 +10,7 @@ from typing import Any
 from tfopt import hosts, preemption
 from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
-from tfopt.config import RunError
+from tfopt.errors import RunError
 from tfopt.facts import kernel_variables
 from tfopt.stages.waits import Waits
 

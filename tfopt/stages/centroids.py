@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.config import spec
+from tfopt.spec import spec
 
 # One-dimensional clusters settle in some dozens of steps; what moves later are a few weights.
 _STEPS = 200

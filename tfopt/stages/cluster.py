@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, RunError, bounded, having, spec
+from tfopt.errors import ConfigError, RunError
 from tfopt.facts import Facts, Kernel, channels, from_channels, kernel_variables, measure
 from tfopt.graph import rebuilt
+from tfopt.spec import bounded, having, spec
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.base import Stage
 from tfopt.stages.centroids import KMeansPlusPlus, shared

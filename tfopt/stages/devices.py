@@ -58,6 +58,9 @@ class Whole:
         return None
 
 
+WHOLE = Whole()
+
+
 def steps_of(splits: Any, split: str) -> int:
     """Return the number of batches of a finite `split`."""
     stream: tf.data.Dataset = getattr(splits, split)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, bounded, having, spec
+from tfopt.errors import ConfigError
+from tfopt.spec import bounded, having, spec
 from tfopt.stages.objectives import Logits
 
 

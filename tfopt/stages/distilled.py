@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.stages.distill import Teacher
 from tfopt.stages.taps import LOGITS, Pairs, Tapped
 

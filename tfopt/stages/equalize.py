@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, bounded, spec
+from tfopt.errors import ConfigError
 from tfopt.graph import computed, consumers, producers, rebuilt
+from tfopt.spec import bounded, spec
 from tfopt.stages.base import Stage
 from tfopt.stages.fold import by_input, by_output, folded, input_rows, linear, output_rows
 

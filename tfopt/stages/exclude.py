@@ -4,8 +4,9 @@ import fnmatch
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tfopt.config import ConfigError, nearest, spec
+from tfopt.errors import ConfigError, nearest
 from tfopt.facts import Kernel
+from tfopt.spec import spec
 
 
 @spec

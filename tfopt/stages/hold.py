@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras, tf
-from tfopt.config import RunError
+from tfopt.errors import RunError
 from tfopt.facts import Facts, Kernel, kernel_variables, measure
 
 # A float kernel has no exact zeros by itself, and hardly two equal values; more than these

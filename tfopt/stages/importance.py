@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, bounded, spec
+from tfopt.errors import ConfigError
 from tfopt.facts import kernel_variables, weight_name
+from tfopt.spec import bounded, spec
 from tfopt.stages.channels import Axis, Channels
 from tfopt.stages.scores import fisher
 

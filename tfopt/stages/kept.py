@@ -14,6 +14,7 @@ import numpy as np
 from tfopt import hosts
 from tfopt.checkpoint import renamed
 from tfopt.compat import keras, tf
+from tfopt.paths import is_local
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def kept_logits(teacher: "keras.Model", splits: Any, folder: Path) -> np.ndarray
             _write(temporary or Path(os.devnull), teacher, splits)
         hosts.meet()
         hosts.sees(path)
-    if isinstance(path, Path):
+    if is_local(path):
         return np.load(path, mmap_mode="r")
     return np.load(io.BytesIO(path.read_bytes()))  # of a workdir in the cloud nothing is mapped
 

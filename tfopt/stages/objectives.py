@@ -3,8 +3,9 @@
 from typing import Any
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, bounded, nearest, spec
+from tfopt.errors import ConfigError, nearest
 from tfopt.facts import is_quantized
+from tfopt.spec import bounded, spec
 from tfopt.stages.taps import LOGITS, Pairs, Shape, Tap, attentions, hidden
 
 _Shapes = dict[str, Shape]

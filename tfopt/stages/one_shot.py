@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfopt.compat import keras, tf
-from tfopt.config import bounded, having, spec
 from tfopt.graph import rebuilt
+from tfopt.spec import bounded, having, spec
 from tfopt.stages.allocation import Global
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.patterns import folded, unfolded

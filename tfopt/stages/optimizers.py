@@ -3,7 +3,7 @@
 from typing import Any
 
 from tfopt.compat import keras
-from tfopt.config import bounded, spec
+from tfopt.spec import bounded, spec
 
 # A decayed bias or normalisation parameter regularises nothing and costs accuracy.
 _NOT_DECAYED = ["bias", "gamma", "beta"]

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from tfopt.compat import tf
-from tfopt.config import bounded, spec
 from tfopt.facts import is_transposed
+from tfopt.spec import bounded, spec
 
 # The N:M patterns that hardware and papers know, and how near to its share of zeros one is.
 _USUAL = ((2, 4), (1, 2), (3, 4), (1, 4), (4, 8), (6, 8))

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tfopt.compat import keras, tf, tfmot
-from tfopt.config import bounded, having, spec
 from tfopt.graph import copied, rebuilt
+from tfopt.spec import bounded, having, spec
 from tfopt.stages.sparsify import Sparsify
 
 _PRUNED = (

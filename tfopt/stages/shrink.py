@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras
-from tfopt.config import ConfigError, RunError, bounded, having, spec
+from tfopt.errors import ConfigError, RunError
 from tfopt.facts import Facts, Kernel, kernel_variables, measure
 from tfopt.graph import rebuilt
+from tfopt.spec import bounded, having, spec
 from tfopt.stages import budget
 from tfopt.stages.base import Stage
 from tfopt.stages.channels import Channels, coupled

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError, RunError, bounded, having, spec
+from tfopt.errors import ConfigError, RunError
 from tfopt.facts import Facts, Kernel, kernel_variables, measure
+from tfopt.spec import bounded, having, spec
 from tfopt.stages.allocation import Uniform, allocate
 from tfopt.stages.base import Stage
 from tfopt.stages.exclude import check_exclude, exclude_rules, excluded

@@ -9,20 +9,14 @@ from typing import Any
 from tfopt import hosts, preemption
 from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
-from tfopt.config import RunError
+from tfopt.errors import RunError
 from tfopt.stages.base import Stage
-from tfopt.stages.devices import Whole
-from tfopt.stages.distill import attached
-from tfopt.stages.hold import hold
+from tfopt.stages.devices import WHOLE, Whole
 from tfopt.stages.kept import kept_logits
-from tfopt.stages.optimizers import scaled
+from tfopt.stages.ready import ready
 from tfopt.stages.waits import Waits
 
 _LOG = logging.getLogger(__name__)
-# Python works between two executions (progress bar, callbacks), the devices during one. A TPU is
-# so fast that an epoch of most data sets goes at once; no more, since SIGTERM waits for its end.
-_STEPS_PER_EXECUTION = 16
-_STEPS_PER_EXECUTION_ON_TPU = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +70,7 @@ def train(stage: Stage, model: "keras.Model", teachers: list, splits: Any, place
     if not stage.epochs:
         return Trained([])
     if place.mesh is None:
-        return _trained(stage, model, teachers, splits, place, Whole())
+        return _trained(stage, model, teachers, splits, place, WHOLE)
     # Deferred, since its callbacks are subclasses of Keras's: configs must not load TensorFlow.
     from tfopt.stages.spread import CannotSpreadError, Spread, why_not
 
@@ -87,7 +81,7 @@ def train(stage: Stage, model: "keras.Model", teachers: list, splits: Any, place
         except CannotSpreadError as error:
             refused = str(error)
     _LOG.warning("stage %s: goes on without the mesh, which %s.", stage.name, refused)
-    return _trained(stage, model, teachers, splits, place, Whole())
+    return _trained(stage, model, teachers, splits, place, WHOLE)
 
 
 def _trained(
@@ -107,14 +101,16 @@ def _trained(
     checkpoints = EpochCheckpoints(place.checkpoints(stage), hosts.is_chief(), **state)
     history, made = _restored(stage, checkpoints, fitted.optimizer, steps)
     on.scatter()
-    examples, waits = steps * splits.batch_size, Waits(on.copies)
+    waits = Waits(on.copies)
     watchers = [
         *stage.callbacks(place.logs(stage)),
         *on.callbacks(),
         *averages,
         callbacks.StopAtNaN(stage.name),
         *([callbacks.TestLine(*on.finite(splits, "test"))] if stage.test_each_epoch else []),
-        callbacks.Curves(model, place.logs(stage), place.first_epoch, examples, history, waits),
+        callbacks.Curves(
+            model, place.logs(stage), place.first_epoch, steps * splits.batch_size, history, waits
+        ),
         callbacks.SaveEpoch(checkpoints, history),
         callbacks.SaveWhenPreempted(checkpoints, history, steps, on.gather),
     ]
@@ -149,28 +145,6 @@ def _trained(
     for average in averages:
         average.adopt()
     return Trained(history, on.bytes_each(fitted))
-
-
-def ready(
-    stage: Stage,
-    model: "keras.Model",
-    teachers: list,
-    splits: Any,
-    *,
-    trained: bool,
-    scale: float = 1.0,
-    on: Whole | None = None,
-) -> "keras.Model":
-    """Return what is fitted, compiled: `model`, or with `teachers` the model around it."""
-    on = on or Whole()
-    _synchronise_statistics(model)
-    hold(model, trained=trained)
-    fitted, teachers = on.placed(model, teachers)
-    with on.scope():
-        if teachers:
-            fitted = attached(stage.name, fitted, stage.teachers, teachers, splits)
-        compile_model(stage, fitted, splits.steps_per_epoch, scale, on)
-    return fitted
 
 
 def _restored(
@@ -220,52 +194,3 @@ def _learned(fitted: Any) -> dict:
     """Return what `fitted` learns beside its student's weights, by name."""
     projections = getattr(fitted, "projections", None)
     return {"projections": projections} if projections else {}
-
-
-def _synchronise_statistics(model: "keras.Model") -> None:
-    """Let BatchNormalization see the global batch, so that replicas change no result.
-
-    Keras decides it at construction and forgets it on saving; one replica keeps the fused
-    kernel, which is faster and can't synchronise.
-    """
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        for layer in model.submodules:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.fused, layer.synchronized = False, True
-
-
-def compile_model(
-    stage: Stage, model: "keras.Model", steps: int, scale: float = 1.0, on: Whole | None = None
-) -> None:
-    """Compile `model` as `stage` says, for `steps` steps an epoch, with `scale` times its rates."""
-    on = on or Whole()
-    steps_in_all = stage.epochs * steps
-    rate = stage.schedule.over(stage.learning_rate * scale, steps_in_all)
-    optimizer = stage.optimizer.build(scaled(rate, scale, steps_in_all), **on.options)
-    optimizer.build(model.trainable_variables)
-    model.compile(
-        optimizer,
-        loss=_cross_entropy(stage.label_smoothing),
-        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy", **on.options)],
-        steps_per_execution=on.steps_per_execution(min(_steps_per_execution(), steps)),
-        jit_compile=False,
-    )
-
-
-def _steps_per_execution() -> int:
-    on_tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
-    return _STEPS_PER_EXECUTION_ON_TPU if on_tpu else _STEPS_PER_EXECUTION
-
-
-def _cross_entropy(smoothing: float) -> Any:
-    if not smoothing:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-    def smoothed(labels: Any, logits: Any) -> Any:
-        classes = tf.shape(logits)[-1]
-        targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)
-        return keras.losses.categorical_crossentropy(
-            targets, logits, from_logits=True, label_smoothing=smoothing
-        )
-
-    return smoothed

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import IO
 
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 
 # What a worker takes at most to notice that another is gone, and to say so.
 _GRACE_SECONDS = 30

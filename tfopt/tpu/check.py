@@ -12,11 +12,12 @@ from typing import Any
 
 from tfopt.checkpoint import reloaded
 from tfopt.compat import tf
-from tfopt.config import ConfigError, Experiment
+from tfopt.config import Experiment
+from tfopt.errors import ConfigError
 from tfopt.rehearsal import build, is_trained
 from tfopt.stages import Stage, distill
 from tfopt.stages.precision import for_stage, in_full
-from tfopt.stages.train import ready
+from tfopt.stages.ready import ready
 from tfopt.strategy import logical_cpus
 from tfopt.tpu.chips import Slice
 from tfopt.tpu.pretended import pretended

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tfopt.config import ConfigError, nearest
+from tfopt.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfopt.compat import keras, tf
-from tfopt.config import ConfigError
+from tfopt.errors import ConfigError
 from tfopt.graph import copied, index_inputs, rebuilt
 from tfopt.rounding import Range, Remark, Rounded
 from tfopt.stages.quantize import composite

@@ -5,9 +5,10 @@ import logging
 from typing import Any, ClassVar
 
 from tfopt.compat import keras
-from tfopt.config import bounded, check_patterns, spec
+from tfopt.errors import check_patterns
 from tfopt.facts import measure
 from tfopt.graph import rebuilt
+from tfopt.spec import bounded, spec
 from tfopt.stages.base import Stage
 
 _LOG = logging.getLogger(__name__)
