@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from tests.answered import answered
 from tfopt import cluster
 from tfopt.errors import ConfigError
 from tfopt.strategy import choose
@@ -31,6 +32,13 @@ def test_none_is_described(monkeypatch, text):
     assert cluster.described() is None
 
 
+def test_it_is_told_before_tensorflow_loads(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", "{cluster}")
+    code, _, errors, loaded = answered("--config=digits", f"--workdir={tmp_path}")
+    assert (code, loaded) == (2, "LIGHT")
+    assert errors.startswith("tfopt: TF_CONFIG: expected JSON, received '{cluster}'")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -45,7 +53,7 @@ def test_none_is_described(monkeypatch, text):
             '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
             "expected a task worker from 0 to 1, received worker 2",
         ),
-        ('{"cluster": {"worker": ["a:1"]}}', "from 0 to 0, received None None"),
+        ('{"cluster": {"worker": ["a:1"]}}', "from 0 to 0, received none; give each"),
         (
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
             "from 0 to 0, received chief 0",

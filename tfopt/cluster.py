@@ -121,8 +121,9 @@ def _cluster(found: dict, jobs: dict[str, list[str]]) -> Cluster:
     job, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
     if job not in jobs or not isinstance(index, int) or not 0 <= index < len(jobs[job]):
         sizes = " or ".join(f"{name} from 0 to {len(each) - 1}" for name, each in jobs.items())
+        received = f"{job} {index}" if isinstance(task, dict) else "none"
         raise ConfigError(
-            f"TF_CONFIG: expected a task {sizes}, received {job} {index}; give each host its own "
+            f"TF_CONFIG: expected a task {sizes}, received {received}; give each host its own "
             "index, and all of them the same cluster."
         )
     return Cluster(tuple(addresses), index + (len(jobs.get("chief", [])) if job == "worker" else 0))

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tfopt import preemption, tools
+from tfopt import cluster, preemption, tools
 from tfopt.command_line import parse
 from tfopt.config_file import shipped_configs
 from tfopt.errors import ConfigError, RunError, nearest
@@ -70,6 +70,7 @@ def _preempted() -> int:
 
 def _run(arguments: list[str]) -> int:
     experiment, workdir = parse(arguments)
+    cluster.described()  # which raises for a TF_CONFIG that nobody can understand
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("tfopt").setLevel("INFO")

@@ -22,6 +22,15 @@ def test_bad_input_of_the_run_ends_it_with_the_runs_code():
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_flags_of_the_run_that_stand_before_the_dashes_are_named():
+    words = "--workers=3", "--config=digits"
+    done = subprocess.run([*LAUNCH, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "received '--config=digits' before --; write tfopt launch --workers=3 -- --config=digits\n"
+    )
+
+
 def test_no_worker_is_refused():
     done = subprocess.run([*LAUNCH, "--workers=0"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

@@ -32,7 +32,13 @@ def main(argv: list[str]) -> int:
     own, rest = argv, []
     if "--" in argv:
         own, rest = argv[: argv.index("--")], argv[argv.index("--") + 1 :]
-    workers = parser.parse_args(own).workers
+    flags, strange = parser.parse_known_args(own)
+    if strange:
+        raise ConfigError(
+            f"expected --workers and, after --, the flags of a run, received {strange[0]!r} before "
+            f"--; write tfopt launch --workers={flags.workers} -- {' '.join(strange)}"
+        )
+    workers = flags.workers
     if workers < 1:
         raise ConfigError(f"--workers: expected at least 1, received {workers}.")
     addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
