@@ -1,0 +1,67 @@
+import json
+
+import pytest
+
+from tests.answered import answered
+from tfopt.errors import ConfigError
+from tfopt.tools.runs import listed, main
+
+FIGURES = {"stage": "train", "bytes": 1, "examples": 100}
+
+
+def run(folder, rows, shape=(8, 8, 1)):
+    """Write the report of a run with (variant, accuracy, gzipped bytes, µs) rows."""
+    names = "variant", "accuracy", "gzip_bytes", "latency_median_us"
+    report = {
+        "experiment": {"data": {"type": "tfopt.data.digits.Digits"}},
+        "data": {"shape": shape, "class_names": ["a", "b"]},
+        "rows": [FIGURES | dict(zip(names, row, strict=True)) for row in rows],
+    }
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    run(tmp_path / "one", [("float32", 0.9, 900, 5), ("int8", 0.8, 300, 3), ("bad", 0.7, 950, 9)])
+    run(tmp_path / "deep/two", [("int8", 0.85, 200, 4)])
+    run(tmp_path / "other", [("int8", 0.1, 9000, 90)], shape=(4,))
+    return tmp_path
+
+
+def test_the_best_of_each_run_and_the_front_over_all(runs):
+    found = [(e["run"], e["artifact"], e["fronts"]) for e in listed(runs)]
+    assert found == [
+        ("other", "train_int8", ["size", "latency"]),  # nothing else was tested on its data
+        ("deep/two", "train_int8", ["size", "latency"]),
+        ("one", "train_int8", ["latency"]),  # the best of its run, but smaller ones are better
+        ("one", "train_float32", ["size", "latency"]),
+    ]
+    assert len(listed(runs, everything=True)) == 5
+
+
+def test_the_table_has_a_part_for_each_data_set(runs, capsys):
+    assert main([str(runs)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("2 classes, 100 test examples") == 2
+    assert "Digits, 8×8×1, 2 classes" in text and "90.00%" in text and "size and latency" in text
+
+
+def test_what_is_no_report_is_named_and_left_out(runs, caplog):
+    (runs / "one/report.json").write_text('{"rows": ')
+    (runs / "other/report.json").write_text('{"rows": []}')
+    assert [e["run"] for e in listed(runs)] == ["deep/two"]
+    assert all(
+        f"left out {runs / name / 'report.json'}" in caplog.text for name in ("one", "other")
+    )
+
+
+def test_no_run_at_all(tmp_path):
+    with pytest.raises(ConfigError, match="at least one finished run under .*, received none"):
+        listed(tmp_path)
+    code, _, errors, loaded = answered("runs", str(tmp_path / "nowhere"))
+    assert (code, loaded) == (2, "LIGHT")
+    assert (
+        errors.startswith("tfopt: expected a folder with runs, received")
+        and errors.count("\n") == 1
+    )

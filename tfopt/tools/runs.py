@@ -1,0 +1,127 @@
+"""List the runs under a folder with their best artifacts, and mark the Pareto front over all."""
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tabulate
+
+from tfopt.errors import ConfigError
+from tfopt.pareto import front
+
+_LOG = logging.getLogger(__name__)
+# What of a row is shown, and by which two costs a front is drawn.
+_FIGURES = ("accuracy", "gzip_bytes", "bytes", "latency_median_us")
+_COSTS = {"size": "gzip_bytes", "latency": "latency_median_us"}
+_HEADS = ("run", "artifact", "accuracy", "gzipped", "bytes", "median µs", "on the front of")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An artifact of a run; `data` is what must be equal for two of them to be comparable."""
+
+    run: str
+    data: str
+    row: dict
+
+
+def main(argv: list[str]) -> int:
+    """List the runs that `argv` asks for; return 0."""
+    parser = argparse.ArgumentParser(prog="tfopt runs", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR", nargs="?", default=Path("runs"))
+    parser.add_argument("--all", action="store_true", help="every artifact, not the best of a run")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="tfopt runs: %(message)s")
+    found = listed(args.folder, everything=args.all)
+    print(json.dumps(found, indent=2) if args.json else _text(found))
+    return 0
+
+
+def listed(folder: Path, *, everything: bool = False) -> list[dict]:
+    """Return the artifacts of all runs under `folder`, those of one data set together.
+
+    Each has `data`, `run`, `artifact`, its figures, and `fronts`: of which of "size" (gzipped
+    bytes) and "latency" it is on the Pareto front of its data set, against accuracy. Without
+    `everything` only those are returned that are on a front among the artifacts of their own run.
+    Raises ConfigError where there is no run.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"expected a folder with runs, received {folder}, which is none.")
+    found = [each for path in sorted(folder.rglob("report.json")) for each in _read(path, folder)]
+    if not found:
+        raise ConfigError(
+            f"expected at least one finished run under {folder}, received none; a run writes its "
+            "report.json to its --workdir."
+        )
+    kept = []
+    for data in dict.fromkeys(each.data for each in found):
+        peers = [each for each in found if each.data == data]
+        best = _fronts(peers)
+        for run in dict.fromkeys(each.run for each in peers):
+            own = [each for each in peers if each.run == run]
+            kept += [
+                _entry(each, best[id(each)])
+                for each, of_own in zip(own, _fronts(own).values(), strict=True)
+                if everything or of_own
+            ]
+    return sorted(kept, key=lambda entry: (entry["data"], entry["gzip_bytes"]))
+
+
+def _read(path: Path, folder: Path) -> Iterator[Found]:
+    try:
+        report = json.loads(path.read_text())
+        name, spec = report["experiment"]["data"]["type"].split(".")[-1], report["data"]
+        for row in report["rows"]:
+            shape = "×".join(map(str, spec["shape"]))
+            classes = len(spec["class_names"])
+            data = f"{name}, {shape}, {classes} classes, {row['examples']:,} test examples"
+            figures = {figure: row[figure] for figure in _FIGURES}
+            artifact = f"{row['stage']}_{row['variant']}"
+            yield Found(
+                str(path.parent.relative_to(folder)), data, {"artifact": artifact, **figures}
+            )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _LOG.warning("left out %s, which isn't a report as tfopt writes it (%r).", path, error)
+
+
+def _fronts(found: list[Found]) -> dict[int, list[str]]:
+    """Return by the identity of each of `found` the names of the fronts that it is on."""
+    names: dict[int, list[str]] = {id(each): [] for each in found}
+    for name, cost in _COSTS.items():
+        points = [(each.row[cost], each.row["accuracy"]) for each in found]
+        for each, is_on in zip(found, front(points), strict=True):
+            names[id(each)] += [name] if is_on else []
+    return names
+
+
+def _entry(found: Found, fronts: list[str]) -> dict[str, Any]:
+    return {"data": found.data, "run": found.run, **found.row, "fronts": fronts}
+
+
+def _text(entries: list[dict]) -> str:
+    return "\n\n".join(
+        f"{data}\n\n{_table([entry for entry in entries if entry['data'] == data])}"
+        for data in dict.fromkeys(entry["data"] for entry in entries)
+    )
+
+
+def _table(entries: list[dict]) -> str:
+    cells = [
+        (
+            entry["run"],
+            entry["artifact"],
+            f"{entry['accuracy']:.2%}",
+            f"{entry['gzip_bytes']:,}",
+            f"{entry['bytes']:,}",
+            f"{entry['latency_median_us']:,.0f}",
+            " and ".join(entry["fronts"]),
+        )
+        for entry in entries
+    ]
+    align = ("left", "left", "right", "right", "right", "right", "left")
+    return tabulate.tabulate(cells, headers=_HEADS, disable_numparse=True, colalign=align)
