@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+
+from tests.answered import answered
+from tfopt import benchmark
+from tfopt.compat import tf
+from tfopt.tools.benchmark import main
+
+
+class Model(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([1, 16], tf.float32)])
+    def small(self, x):
+        return tf.matmul(x, tf.ones((16, 4)))
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 256], tf.float32)])
+    def large(self, x):
+        return tf.matmul(tf.matmul(x, tf.ones((256, 2048))), tf.ones((2048, 256)))
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 16], tf.float32)])
+    def custom(self, x):
+        return tf.math.erfinv(x)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files that tfopt didn't make, without its names, by the name of the method."""
+    folder, module = tmp_path_factory.mktemp("files"), Model()
+    for name in ("small", "large", "custom"):
+        function = getattr(module, name).get_concrete_function()
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
+        converter.allow_custom_ops = True
+        (folder / f"{name}.tflite").write_bytes(converter.convert())
+    return folder
+
+
+def test_what_is_measured(files, capsys):
+    names = [str(files / name) for name in ("small.tflite", "large.tflite")]
+    options = ["--threads=1,2", "--xnnpack=both", "--runs=40", "--rounds=4", "--json"]
+    assert main([*names, *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["latency"]) == 2 * 2 * 2
+    for small, large in zip(found["latency"][::2], found["latency"][1::2], strict=True):
+        assert [small["file"], large["file"]] == names
+        assert (small["threads"], small["xnnpack"]) == (large["threads"], large["xnnpack"])
+        assert small["ratio"] == [1, 1, 1] and 1 < large["ratio"][1] <= large["ratio"][0]
+        assert 0 < large["median_us"] <= large["p90_us"] <= large["p99_us"]
+    small, large = found["cold"]
+    assert large["bytes"] > 4 * 256 * 2048 > small["bytes"]
+    assert large["memory_bytes"] > small["memory_bytes"] > 0
+    assert large["load_us"] > 0 and large["first_us"] > 0
+
+
+def test_files_take_turns(files, monkeypatch):
+    class Recording:
+        def __init__(self, setting):
+            self.name = setting.path.stem
+
+        def invoke(self):
+            made.append(self.name)
+
+    made: list[str] = []
+    monkeypatch.setattr(benchmark, "_warm", Recording)
+    settings = [benchmark.Setting(files / f"{name}.tflite") for name in ("small", "large")]
+    shapes = [found.shape for found in benchmark.side_by_side(settings, runs=60, rounds=20)]
+    assert shapes == [(20, 3)] * 2
+    rounds = [made[at : at + 6] for at in range(0, len(made), 6)]
+    orders = {tuple(names[::3]) for names in rounds}
+    assert all(len(set(names[:3])) == len(set(names[3:])) == 1 for names in rounds)
+    assert orders == {("small", "large"), ("large", "small")}
+
+
+def test_the_ratio_is_that_of_one_round():
+    drifting = np.outer([1.0, 2.0, 4.0], [1.0, 1.0, 9.0])  # the machine, slower and slower
+    found = benchmark.figures(3 * drifting, drifting)
+    assert found["ratio"] == [3, 3, 3] and found["median_us"] == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.tflite"], "expected .tflite files, received nowhere.tflite, which is no file."),
+        ([__file__, "--threads=one"], "--threads: expected numbers as in 1,2,4, received 'one'."),
+        ([__file__, "--runs=5"], "expected at least one in each of 10 rounds, received 5."),
+    ],
+)
+def test_bad_input(arguments, message):
+    code, _, errors, loaded = answered("benchmark", *arguments)
+    assert (code, loaded) == (2, "LIGHT")
+    assert message in errors and errors.count("\n") == 1
+
+
+def test_what_litert_cant_run_is_named(files, tmp_path):
+    code, output, errors, loaded = answered("benchmark", str(files / "custom.tflite"))
+    assert (code, output, loaded) == (1, "", "LIGHT")
+    assert "custom.tflite: LiteRT can't load it" in errors and "Erfinv" in errors
+    assert "Traceback" not in errors
+    for name, content in (("text", b"hello"), ("cut", (files / "large.tflite").read_bytes()[:999])):
+        path = tmp_path / f"{name}.tflite"
+        path.write_bytes(content)
+        code, _, errors, _ = answered("benchmark", str(path))
+        assert code == 1 and f"{path}: LiteRT can't load it" in errors

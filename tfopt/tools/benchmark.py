@@ -1,0 +1,108 @@
+"""Measure the latency of .tflite files side by side: threads, XNNPACK, first inference, memory."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import tabulate
+
+from tfopt.errors import ConfigError
+
+_HEADS = ("file", "threads", "XNNPACK", "median µs", "p90 µs", "p99 µs", "of the first (rounds)")
+_COLD = ("file", "bytes", "load µs", "first inference µs", "memory, MB")
+
+
+def main(argv: list[str]) -> int:
+    """Measure the files that `argv` names; return 0."""
+    parser = argparse.ArgumentParser(
+        prog="tfopt benchmark",
+        description=__doc__,
+        epilog="Files take turns in every round, so that a slow minute of the machine is that of "
+        "all. Load, first inference and memory are of a process of its own, on one thread.",
+    )
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.tflite")
+    parser.add_argument("--runs", type=int, default=300, help="of each file in all")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", default="1", help="a list, as in 1,2,4")
+    parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--cold", action="store_true", help="load and run one file here, once")
+    args = parser.parse_args(argv)
+    threads = _checked(args)
+    # Deferred, so that help and bad input are answered at once.
+    from tfopt import benchmark
+
+    if args.cold:
+        print(json.dumps(asdict(benchmark.cold(args.files[0]))))
+        return 0
+    colds = [benchmark.cold_in_child(path) for path in args.files]
+    delegates = {"on": [True], "off": [False], "both": [True, False]}[args.xnnpack]
+    # The files of one way of running them stand together, the first of them is the reference.
+    settings = [
+        benchmark.Setting(path, count, xnnpack)
+        for count in threads
+        for xnnpack in delegates
+        for path in args.files
+    ]
+    latencies = benchmark.side_by_side(settings, runs=args.runs, rounds=args.rounds)
+    warm = [
+        {
+            "file": str(setting.path),
+            "threads": setting.threads,
+            "xnnpack": setting.xnnpack,
+            **benchmark.figures(found, latencies[index - index % len(args.files)]),
+        }
+        for index, (setting, found) in enumerate(zip(settings, latencies, strict=True))
+    ]
+    first = [
+        {"file": str(path), "bytes": path.stat().st_size, **asdict(each)}
+        for path, each in zip(args.files, colds, strict=True)
+    ]
+    found = {"latency": warm, "cold": first}
+    print(json.dumps(found, indent=2) if args.json else _text(found))
+    return 0
+
+
+def _checked(args: argparse.Namespace) -> list[int]:
+    """Return the numbers of threads; raise ConfigError for what can't be measured."""
+    for path in args.files:
+        if not path.is_file():
+            raise ConfigError(f"expected .tflite files, received {path}, which is no file.")
+    counts = args.threads.split(",")
+    if not all(count.isdigit() and int(count) for count in counts):
+        raise ConfigError(f"--threads: expected numbers as in 1,2,4, received {args.threads!r}.")
+    if not 1 <= args.rounds <= args.runs:
+        raise ConfigError(
+            f"--runs: expected at least one in each of {args.rounds} rounds, received {args.runs}."
+        )
+    return [int(count) for count in counts]
+
+
+def _text(found: dict) -> str:
+    warm = [
+        (
+            row["file"],
+            f"{row['threads']}",
+            "on" if row["xnnpack"] else "off",
+            *(f"{row[name]:,.1f}" for name in ("median_us", "p90_us", "p99_us")),
+            "{:.2f} ({:.2f}-{:.2f})".format(*row["ratio"]),
+        )
+        for row in found["latency"]
+    ]
+    cold = [
+        (
+            row["file"],
+            f"{row['bytes']:,}",
+            f"{row['load_us']:,.0f}",
+            f"{row['first_us']:,.0f}",
+            "–" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**20:.1f}",
+        )
+        for row in found["cold"]
+    ]
+    return f"{_table(warm, _HEADS)}\n\n{_table(cold, _COLD)}"
+
+
+def _table(rows: list[tuple[str, ...]], heads: tuple[str, ...]) -> str:
+    align = ("left", *["right"] * (len(heads) - 1))
+    return tabulate.tabulate(rows, headers=heads, disable_numparse=True, colalign=align)
