@@ -69,7 +69,8 @@ def linear():
 def test_the_model_ends_with_the_average(average, splits, tmp_path):
     model, seen = linear(), []
     start = model.get_weights()
-    stage = Watched(seen=seen, average=average, epochs=4, learning_rate=0.1, optimizer=SGD())
+    options = {"epochs": 4, "learning_rate": 0.1, "optimizer": SGD(), "steps_per_execution": 16}
+    stage = Watched(seen=seen, average=average, **options)
     train(stage, model, [], splits, Place(workdir=tmp_path))
     found = model.get_weights()
     for index in (0, 1, 2, 3, 6, 7):  # not the statistics
