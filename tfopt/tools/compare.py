@@ -1,0 +1,122 @@
+"""Compare two .tflite files on one data set: accuracy, McNemar's test, where they differ."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tabulate
+
+from tfopt.command_line import parse
+from tfopt.errors import ConfigError
+
+_SURE = 0.05
+
+
+def main(argv: list[str]) -> int:
+    """Compare the files that `argv` names; return 0."""
+    parser = argparse.ArgumentParser(
+        prog="tfopt compare",
+        description=__doc__,
+        epilog="All other flags are those of a run: --config=NAME says which data.",
+    )
+    parser.add_argument("files", type=Path, nargs=2, metavar="FILE.tflite")
+    parser.add_argument("--split", choices=("test", "validation"), default="test")
+    parser.add_argument("--most", type=int, default=10, help="how many examples to list")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    flags, others = parser.parse_known_args(argv)
+    experiment, _ = parse(others)
+    contents = [_content(path) for path in flags.files]
+    # Deferred, so that help and bad input are answered at once.
+    import numpy as np
+
+    from tfopt.comparison import compared
+    from tfopt.export import Artifact
+    from tfopt.runner import Runner
+
+    splits = experiment.data.load(experiment.batch_size)
+    for path, content in zip(flags.files, contents, strict=True):
+        _check_fits(path, content, splits.spec)
+    runners = [
+        Runner(Artifact.of(path, content), threads=os.cpu_count() or 1)
+        for path, content in zip(flags.files, contents, strict=True)
+    ]
+    found: list[list] = [[], [], []]
+    for examples, labels, weights in getattr(splits, flags.split):
+        real = weights.numpy().reshape(-1) > 0
+        found[2].append(labels.numpy().reshape(-1)[real])
+        for run, outputs in zip(runners, found, strict=False):
+            outputs.append(run(examples.numpy())[real])
+    *outputs, labels = (np.concatenate(each) for each in found)
+    result = {
+        "files": [str(path) for path in flags.files],
+        "split": flags.split,
+        **compared(outputs, labels, splits.spec.class_names, flags.most),
+    }
+    print(json.dumps(result, indent=2) if flags.json else _text(result))
+    return 0
+
+
+def _content(path: Path) -> bytes:
+    from tfopt import flatbuffer
+
+    try:
+        content = path.read_bytes()
+        flatbuffer.read(content)
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise ConfigError(f"can't read {path}: {error}") from error
+    return content
+
+
+def _check_fits(path: Path, content: bytes, spec: Any) -> None:
+    from tfopt import flatbuffer
+
+    graph = flatbuffer.read(content)
+    taken = [tensor.shape[1:] for tensor in graph.inputs]
+    given = [tensor.shape[1:] for tensor in graph.outputs]
+    if taken != [spec.shape] or given != [(spec.classes,)]:
+        raise ConfigError(
+            f"{path}: expected a file that takes examples of shape {spec.shape} and gives "
+            f"{spec.classes} numbers, as the data has classes, received one that takes {taken} and "
+            f"gives {given}; compare on the data that it was made for."
+        )
+
+
+def _text(found: dict) -> str:
+    names = [Path(file).stem for file in found["files"]]
+    if names[0] == names[1]:
+        names = found["files"]
+    accuracy = [
+        (name, f"{share:.2%}", f"{low:.2%} to {high:.2%}", f"{alone:,}")
+        for name, (share, low, high), alone in zip(
+            names, found["accuracy"], found["only_right"], strict=True
+        )
+    ]
+    classes = [
+        (each["name"], f"{each['examples']:,}", *(f"{share:.2%}" for share in each["accuracy"]))
+        for each in found["classes"]
+    ]
+    furthest = [
+        (f"{each['index']:,}", each["label"], *each["named"], f"{each['distance']:.3f}")
+        for each in found["furthest"]
+    ]
+    is_sure = found["p_value"] < _SURE
+    return "\n\n".join(
+        [
+            f"{found['examples']:,} examples of the {found['split']} split; the same class on "
+            f"{found['agreement']:.2%}",
+            _table(accuracy, ("file", "accuracy", "95% interval", "right alone")),
+            f"McNemar's test: p = {found['p_value']:.3g}; "
+            + ("one of them is better." if is_sure else "that may well be luck."),
+            _table(classes, ("class", "examples", *names)),
+            _table(furthest, ("furthest apart on", "is", *names, "distance")),
+        ]
+    )
+
+
+def _table(rows: list[tuple[str, ...]], heads: tuple[str, ...]) -> str:
+    align = ("left", *["right"] * (len(heads) - 1))
+    return tabulate.tabulate(rows, headers=heads, disable_numparse=True, colalign=align)
