@@ -5,15 +5,17 @@ only what goes to the disk is the chief's alone.
 """
 
 import contextlib
+import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tfopt import preemption
+from tfopt import cluster, preemption
 from tfopt.compat import tf
-from tfopt.errors import RunError
+from tfopt.errors import ConfigError, RunError
 
 _SHOWN_SECONDS = 60  # an NFS client's longest cache of what isn't there
 _LOST = ("Collective ops is aborted", "heartbeat", "CoordinationService")
@@ -98,6 +100,20 @@ def a_lost_one_is_an_error(strategy: "tf.distribute.Strategy") -> Iterator[None]
         if preemption.noticed() and "REPLACED BY" in str(error):
             raise preemption.PreemptedError from error
         raise
+
+
+def leave(code: int) -> None:
+    """End this process with `code` where it is one of several hosts and TensorFlow runs.
+
+    At an exit in order TensorFlow waits for all hosts, and another may wait for this one in the
+    middle of a step: neither would ever end.
+    """
+    with contextlib.suppress(ConfigError):
+        found = cluster.described()
+        if "tensorflow" in sys.modules and found and len(found.addresses) > 1:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
 
 
 def _own(strategy: Any) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tfopt import cluster, preemption, tools
+from tfopt import cluster, hosts, preemption, tools
 from tfopt.command_line import parse
 from tfopt.config_file import shipped_configs
 from tfopt.errors import ConfigError, RunError, nearest
@@ -37,7 +37,13 @@ def main(argv: list[str] | None = None) -> int:
 
     That is 0, 1 (failed run), 2 (bad input), 75 (preempted: run me again) or 130 (interrupted).
     """
-    arguments = sys.argv[1:] if argv is None else argv
+    code = _answered(sys.argv[1:] if argv is None else argv)
+    if code not in (0, preemption.EXIT_CODE):
+        hosts.leave(code)
+    return code
+
+
+def _answered(arguments: list[str]) -> int:
     try:
         if arguments and not arguments[0].startswith("-"):
             code = _tool(arguments[0])(arguments[1:])

@@ -12,6 +12,7 @@ import pytest
 
 from tests.pipeline.conftest import FLAGS
 from tests.pipeline.test_resume import weights
+from tfopt import flatbuffer
 from tfopt.tools.launch import environment, free_ports
 
 SCRIPT = Path(__file__).parent / "hosts.py"
@@ -53,6 +54,12 @@ def started(folder, *words):
     with (folder / "output").open("w") as output:
         command = [sys.executable, "-m", "tfopt", *words, *FLAGS, f"--workdir={folder / 'run'}"]
         return subprocess.Popen(command, stdout=output, stderr=output)
+
+
+def kernels(content):
+    """The numbers that are stored in a file, codes where they are rounded, by operator."""
+    found = flatbuffer.read(content).operators
+    return {each.label: each.kernel.values.astype(np.float32) for each in found if each.kernel}
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +144,15 @@ def test_two_hosts_do_what_two_replicas_of_one_do(uninterrupted):
             assert mine[name] == other[name], name
         assert mine["sparsity"] == pytest.approx(other["sparsity"], abs=0.005)
         assert mine["accuracy"] == pytest.approx(other["accuracy"], abs=0.05)
+
+
+@pytest.mark.parametrize(("variant", "tolerance"), [("float32", 1e-4), ("int8", 1)])
+def test_so_are_the_kernels_in_the_files(uninterrupted, variant, tolerance):
+    files = (at / f"artifacts/train_{variant}.tflite" for at in uninterrupted[:2])
+    two, one = (kernels(file.read_bytes()) for file in files)
+    assert len(two) == 4 and two.keys() == one.keys()
+    for name, values in two.items():
+        np.testing.assert_allclose(values, one[name], rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_launch_says_whose_line_it_is(uninterrupted):

@@ -37,9 +37,7 @@ def test_no_worker_is_refused():
     assert done.stderr == "tfopt: --workers: expected at least 1, received 0.\n"
 
 
-@pytest.mark.parametrize(
-    "sign", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_signals_reach_every_worker(tmp_path, sign):
     words = "--workers=2", "--", "--config=digits", f"--workdir={tmp_path}"
     process = subprocess.Popen([*LAUNCH, *words], stdout=subprocess.PIPE, text=True)

@@ -94,7 +94,7 @@ class _Fitted:
 def check(experiment: Experiment, slices: list[Slice], *, largest: bool = False) -> Iterator:
     """Yield as `Checked` what each stage that trains comes to on each of `slices`.
 
-    With `largest` the largest batch that fits is searched too, by a dozen compilations each.
+    With `largest` the largest batch that fits is searched too, by up to eight compilations each.
     Must come before TensorFlow has run anything; raises ConfigError for a batch that doesn't
     divide. The stages are chained as in a run, with weights that are not trained.
     """
@@ -149,16 +149,24 @@ def _checked(fitted: _Fitted, at: Slice, batch: int) -> Checked:
 
 def _largest(fitted: _Fitted, at: Slice, found: Checked) -> int:
     """Return the largest batch of a replica that fits, to an eighth; 0 where none does."""
-    fits, fails = (0, found.batch) if found.refused else (found.batch, 2 * found.batch)
-    while fits and fails < _MOST and not _checked(fitted, at, fails).refused:
-        fits, fails = fails, 2 * fails
-    while fails - fits > max(fits // 8, 1):
-        middle = (fits + fails) // 2
-        if _checked(fitted, at, middle).refused:
-            fails = middle
-        else:
-            fits = middle
+    best, fails = (None, found.batch) if found.refused else (found, _MOST)
+    while fails - (fits := best.batch if best else 0) > max(fits // 8, 1):
+        tried = _checked(fitted, at, _next(best, fails))
+        best, fails = (best, tried.batch) if tried.refused else (tried, fails)
     return fits
+
+
+def _next(best: Checked | None, fails: int) -> int:
+    """Return the batch to try after `best`, which fits, where `fails` doesn't.
+
+    Activations grow with the batch, so `best` tells about how many more there is room for. Where
+    that was too many, the middle.
+    """
+    if best is None or fails < _MOST:
+        return ((best.batch if best else 0) + fails) // 2
+    room = best.hbm - best.used_bytes + best.activations_bytes
+    guess = int(best.batch * room / max(best.activations_bytes, 1))
+    return min(max(guess, best.batch + best.batch // 8 + 1), fails - 1)
 
 
 def _size(variables: list) -> int:
