@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import tabulate
 
 import tfopt
+from tfopt import tables
 from tfopt.checkpoint import write_atomically
 from tfopt.compat import tf
 from tfopt.debugger import MOST_DB
@@ -97,12 +97,7 @@ def environment() -> dict[str, Any]:
 
 def table(rows: list[dict]) -> str:
     """Return a table for the terminal with a line per artifact (stage x variant)."""
-    return tabulate.tabulate(
-        [_cells(row) for row in rows],
-        headers=_COLUMNS,
-        disable_numparse=True,
-        colalign=("left", *["right"] * (len(_COLUMNS) - 1)),
-    )
+    return tables.table([_cells(row) for row in rows], _COLUMNS)
 
 
 def proofs(rows: list[dict], stages: list[dict]) -> list[dict]:

@@ -5,9 +5,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import tabulate
-
 from tfopt.errors import ConfigError
+from tfopt.tables import table
 
 _HEADS = ("file", "threads", "XNNPACK", "median µs", "p90 µs", "p99 µs", "of the first (rounds)")
 _COLD = ("file", "bytes", "load µs", "first inference µs", "memory, MB")
@@ -100,9 +99,4 @@ def _text(found: dict) -> str:
         )
         for row in found["cold"]
     ]
-    return f"{_table(warm, _HEADS)}\n\n{_table(cold, _COLD)}"
-
-
-def _table(rows: list[tuple[str, ...]], heads: tuple[str, ...]) -> str:
-    align = ("left", *["right"] * (len(heads) - 1))
-    return tabulate.tabulate(rows, headers=heads, disable_numparse=True, colalign=align)
+    return f"{table(warm, _HEADS)}\n\n{table(cold, _COLD)}"

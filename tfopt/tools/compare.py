@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import tabulate
-
 from tfopt.command_line import parse
 from tfopt.errors import ConfigError
+from tfopt.tables import table
 
 _SURE = 0.05
 
@@ -108,15 +107,10 @@ def _text(found: dict) -> str:
         [
             f"{found['examples']:,} examples of the {found['split']} split; the same class on "
             f"{found['agreement']:.2%}",
-            _table(accuracy, ("file", "accuracy", "95% interval", "right alone")),
+            table(accuracy, ("file", "accuracy", "95% interval", "right alone")),
             f"McNemar's test: p = {found['p_value']:.3g}; "
             + ("one of them is better." if is_sure else "that may well be luck."),
-            _table(classes, ("class", "examples", *names)),
-            _table(furthest, ("furthest apart on", "is", *names, "distance")),
+            table(classes, ("class", "examples", *names)),
+            table(furthest, ("furthest apart on", "is", *names, "distance")),
         ]
     )
-
-
-def _table(rows: list[tuple[str, ...]], heads: tuple[str, ...]) -> str:
-    align = ("left", *["right"] * (len(heads) - 1))
-    return tabulate.tabulate(rows, headers=heads, disable_numparse=True, colalign=align)

@@ -7,10 +7,9 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-import tabulate
-
 from tfopt import flatbuffer
 from tfopt.facts import sparsity
+from tfopt.tables import table
 
 
 def main(argv: list[str]) -> int:
@@ -87,18 +86,11 @@ def _text(found: dict) -> str:
         [
             f"{found['bytes']:,} bytes, {found['gzip_bytes']:,} gzipped, "
             f"{found['sparsity']:.2%} of the kernels' values are zeros",
-            _grid(ends, ("", "name", "shape", "type", "scale", "zero point"), 4),
-            _grid(operators, ("operator", "runs in", "count"), 2),
+            table(ends, ("", "name", "shape", "type", "scale", "zero point"), 4),
+            table(operators, ("operator", "runs in", "count"), 2),
             f"stay float: {', '.join(found['float_ops']) or 'none'}",
-            _grid(kernels, heads, 4),
+            table(kernels, heads, 4),
         ]
-    )
-
-
-def _grid(rows: list[tuple[str, ...]], heads: tuple[str, ...], left: int) -> str:
-    align = ["left"] * left + ["right"] * (len(heads) - left)
-    return tabulate.tabulate(
-        rows, headers=heads, disable_numparse=True, colalign=align if rows else None
     )
 
 

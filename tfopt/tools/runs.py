@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tabulate
-
 from tfopt.errors import ConfigError
 from tfopt.pareto import front
+from tfopt.tables import table
 
 _LOG = logging.getLogger(__name__)
 # What of a row is shown, and by which two costs a front is drawn.
@@ -123,5 +122,4 @@ def _table(entries: list[dict]) -> str:
         )
         for entry in entries
     ]
-    align = ("left", "left", "right", "right", "right", "right", "left")
-    return tabulate.tabulate(cells, headers=_HEADS, disable_numparse=True, colalign=align)
+    return table(cells, _HEADS, left=2)
