@@ -9,6 +9,7 @@ from typing import Any
 from tfopt.command_line import parse
 from tfopt.errors import ConfigError
 from tfopt.tables import table
+from tfopt.tools.micro import read
 
 _SURE = 0.05
 
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     flags, others = parser.parse_known_args(argv)
     experiment, _ = parse(others)
-    contents = [_content(path) for path in flags.files]
+    contents = [read(path) for path in flags.files]
     # Deferred, so that help and bad input are answered at once.
     import numpy as np
 
@@ -55,19 +56,6 @@ def main(argv: list[str]) -> int:
     }
     print(json.dumps(result, indent=2) if flags.json else _text(result))
     return 0
-
-
-def _content(path: Path) -> bytes:
-    from tfopt import flatbuffer
-
-    try:
-        content = path.read_bytes()
-        flatbuffer.read(content)
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigError(f"can't read {path}: {error}") from error
-    return content
 
 
 def _check_fits(path: Path, content: bytes, spec: Any) -> None:

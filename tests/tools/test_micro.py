@@ -1,0 +1,48 @@
+import json
+
+import numpy as np
+import pytest
+
+from tests.answered import answered
+from tfopt import export
+from tfopt.compat import keras
+from tfopt.tools.micro import main
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((64,), name="input")
+    x = keras.layers.Dense(32, activation="relu", name="wide")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(x), name="net")
+    examples = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+    path = tmp_path_factory.mktemp("file") / "my-net 1.tflite"
+    path.write_bytes(export.Int8().convert(model, examples))
+    return path
+
+
+def test_what_fits_is_told_and_written(file, tmp_path, capsys):
+    budgets = "--flash=100000", "--arena=96"
+    assert main([str(file), *budgets, f"--c={tmp_path}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["flash"] == file.stat().st_size
+    assert found["arena"]["bytes"] == 64 + 32 and found["refused"] == found["missed"] == []
+    assert found["c"] == [str(tmp_path / f"my_net_1.{suffix}") for suffix in "hc"]
+    assert 'include "my_net_1.h"' in (tmp_path / "my_net_1.c").read_text()
+
+
+def test_a_missed_budget_says_by_how_much_and_what_to_shrink(file, capsys):
+    assert main([str(file), "--flash=2000", "--arena=90"]) == 1
+    text = capsys.readouterr().out
+    assert f"flash: {file.stat().st_size - 2000:,} bytes more than 2,000" in text
+    assert "the largest kernel is that of 'wide'" in text
+    assert "arena: 6 bytes more than 90; most are alive at 'FULLY_CONNECTED wide'" in text
+
+
+def test_bad_input(tmp_path):
+    path = tmp_path / "text.tflite"
+    path.write_text("hello, this is text")
+    for wrong in (path, tmp_path / "none.tflite"):
+        code, _, errors, loaded = answered("micro", str(wrong))
+        assert (code, loaded) == (2, "LIGHT")
+        assert errors.startswith(f"tfopt: can't read {wrong}") and errors.count("\n") == 1

@@ -1,0 +1,153 @@
+"""What a microcontroller takes: TensorFlow Lite Micro's operators, its arena, and C arrays."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfopt.flatbuffer import Graph, Operator, Tensor
+
+# Those that MicroMutableOpResolver can add (tflite-micro, micro_mutable_op_resolver.h).
+OPERATORS = frozenset(
+    """
+    ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND
+    BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM
+    DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP
+    EQUAL EXP EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND
+    GREATER GREATER_EQUAL HARD_SWISH IF L2_NORMALIZATION L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL
+    LOG LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC LOG_SOFTMAX MAXIMUM MAX_POOL_2D MEAN MINIMUM
+    MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PADV2 PRELU QUANTIZE READ_VARIABLE REDUCE_MAX RELU
+    RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR ROUND RSQRT SELECT_V2 SHAPE SIN SLICE
+    SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE
+    SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE TRANSPOSE_CONV
+    UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
+    """.split()  # noqa: SIM905
+)
+_SUBGRAPHS = {"CALL_ONCE", "IF", "WHILE"}
+_TYPES = {"bool", "float32", "int8", "int16", "int32", "int64", "uint8", "resource"}
+_FOUR_BITS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+# Each buffer of the arena begins at a multiple of it (micro_arena_constants.h).
+_ALIGNMENT = 16
+_IN_A_LINE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor that is computed: its bytes, and the first and the last operator that need it."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The arena of activations: `bytes` as planned, and `peak`, the least that any plan needs.
+
+    `peak_at` is the operator at which most bytes are alive.
+    """
+
+    bytes: int
+    peak: int
+    peak_at: str
+
+
+def refusals(graph: Graph) -> list[str]:
+    """Return why TensorFlow Lite Micro can't run `graph`, a reason an operator; none if it can."""
+    return list(dict.fromkeys(reason for each in graph.operators for reason in _reasons(each)))
+
+
+def _reasons(operator: Operator) -> Iterator[str]:
+    if operator.kind not in OPERATORS:
+        yield f"{operator.label}: it has no such operator"
+    if operator.precision == "hybrid":
+        yield f"{operator.label}: it has no hybrid kernels, of float inputs and integer weights"
+    for tensor in (*operator.inputs, *operator.outputs):
+        if tensor and tensor.dtype == "int4" and operator.kind in _FOUR_BITS:
+            continue
+        if tensor and tensor.dtype not in _TYPES:
+            yield f"{operator.label}: it has no {tensor.dtype} here"
+
+
+def plan(graph: Graph) -> Plan | None:
+    """Return what the activations of `graph` take; None where a part runs as often as data says.
+
+    Beside it the arena has TensorFlow Lite Micro's own structures, a few hundred bytes an
+    operator, and what kernels ask for as scratch.
+    """
+    if any(operator.kind in _SUBGRAPHS for operator in graph.operators):
+        return None
+    buffers = lifetimes(graph)
+    alive = [
+        sum(buffer.size for buffer in buffers if buffer.first <= time <= buffer.last)
+        for time in range(len(graph.operators))
+    ]
+    peak = int(np.argmax(alive))
+    offsets = placed(buffers)
+    ends = [offset + buffer.size for offset, buffer in zip(offsets, buffers, strict=True)]
+    return Plan(bytes=max(ends), peak=alive[peak], peak_at=graph.operators[peak].label)
+
+
+def lifetimes(graph: Graph) -> list[Buffer]:
+    """Return the buffers of all computed tensors: inputs from the start, outputs to the end."""
+    end = len(graph.operators) - 1
+    tensors: dict[int, Tensor] = {id(tensor): tensor for tensor in graph.inputs}
+    spans: dict[int, list[int]] = {id(tensor): [0, 0] for tensor in graph.inputs}
+    for time, operator in enumerate(graph.operators):
+        for tensor in (*operator.inputs, *operator.outputs):
+            if tensor is not None and tensor.values is None:
+                tensors[id(tensor)] = tensor
+                spans.setdefault(id(tensor), [time, time])[1] = time
+    for tensor in graph.outputs:
+        if id(tensor) in spans:
+            spans[id(tensor)][1] = end
+    return [Buffer(tensors[key].name, _bytes(tensors[key]), *span) for key, span in spans.items()]
+
+
+def placed(buffers: Sequence[Buffer]) -> list[int]:
+    """Return an offset for each of `buffers`, none overlapping while both are alive.
+
+    The largest first, each at the lowest gap that is wide enough (tflite-micro,
+    greedy_memory_planner.cc).
+    """
+    offsets: dict[int, int] = {}
+    for index in sorted(range(len(buffers)), key=lambda i: -buffers[i].size):
+        wanted, offset = buffers[index], 0
+        beside = [
+            (offsets[other], buffers[other].size)
+            for other in offsets
+            if buffers[other].first <= wanted.last and wanted.first <= buffers[other].last
+        ]
+        for start, size in sorted(beside):
+            if start - offset >= wanted.size:
+                break
+            offset = max(offset, start + size)
+        offsets[index] = offset
+    return [offsets[index] for index in range(len(buffers))]
+
+
+def c_array(content: bytes, name: str) -> tuple[str, str]:
+    """Return the C header and source of `content` as the array `name`, with its length."""
+    guard = f"{name.upper()}_H_"
+    header = (
+        f'#ifndef {guard}\n#define {guard}\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n'
+        f"extern const unsigned char {name}[];\nextern const unsigned int {name}_len;\n\n"
+        f"#ifdef __cplusplus\n}}\n#endif\n\n#endif  // {guard}\n"
+    )
+    rows = [content[at : at + _IN_A_LINE] for at in range(0, len(content), _IN_A_LINE)]
+    lines = "\n".join("    " + " ".join(f"0x{byte:02x}," for byte in row) for row in rows)
+    source = (
+        f'#include "{name}.h"\n\n'
+        f"// TensorFlow Lite Micro reads the model in place, which must be aligned.\n"
+        f"const unsigned char {name}[] __attribute__((aligned({_ALIGNMENT}))) = {{\n{lines}\n}};\n"
+        f"const unsigned int {name}_len = {len(content)};\n"
+    )
+    return header, source
+
+
+def _bytes(tensor: Any) -> int:
+    width = 1 if tensor.dtype in ("bool", "int4") else np.dtype(tensor.dtype).itemsize
+    return _ALIGNMENT * math.ceil(math.prod(tensor.shape) * width / _ALIGNMENT)
