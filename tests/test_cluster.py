@@ -54,6 +54,8 @@ def test_it_is_told_before_tensorflow_loads(monkeypatch, tmp_path):
             "expected a task worker from 0 to 1, received worker 2",
         ),
         ('{"cluster": {"worker": ["a:1"]}}', "from 0 to 0, received none; give each"),
+        ('{"cluster": {"worker": []}}', "expected a cluster with its lists of workers"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": []}}', "from 0 to 0, received [] None"),
         (
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
             "from 0 to 0, received chief 0",

@@ -46,6 +46,16 @@ def test_slurm(programs, monkeypatch, tmp_path):
     assert f"--workdir={tmp_path}/runs/cifar10_resnet8" in lines[1]
 
 
+def test_slurm_starts_what_was_preempted_again(programs, monkeypatch):
+    programs("scontrol", 'if [ $1 = requeue ]; then echo again $2; else echo node7; fi')
+    programs("srun", "exit 75")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node7")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    command = ["bash", MANIFESTS / "slurm.sbatch"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (75, "again 4711\n")
+
+
 def test_kubernetes(programs, monkeypatch):
     service, job = yaml.safe_load_all((MANIFESTS / "kubernetes.yaml").read_text())
     spec, pod = job["spec"], job["spec"]["template"]["spec"]

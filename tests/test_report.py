@@ -172,6 +172,7 @@ def test_markdown_is_whole(workdir):
     assert "- `lstm` stays float: TFLite has no int8 kernel for it." in text
     assert "bytes on each device of a 2×4 mesh (in all) | – | 1,500 (4,000) |" in text
     assert text.count("mesh (in all)") == 1
+    assert "| waiting for data | – | 1.50% |" in text
     assert "| multiply-accumulates | 18,432 | 18,432 |" in text
     assert "| 0.00%, 36 (3×3×4×8) | 75.00%, 10 (3×3×4×8) |" in text
     assert "Stayed float: SOFTMAX probabilities." in text

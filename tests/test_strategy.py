@@ -41,6 +41,14 @@ def test_workers_of_one_tf_config_dont_each_write_as_if_alone(monkeypatch):
         choose("cpu")
 
 
+@pytest.mark.parametrize("name", ["auto", "cpu", "mirrored"])
+def test_a_named_tpu_beside_another_strategy(name):
+    experiment = tiny.get_config()
+    experiment.strategy, experiment.tpu = name, "my-tpu"
+    with pytest.raises(ConfigError, match=f"strategy 'tpu' for 'my-tpu', received '{name}'; set"):
+        experiment.validate()
+
+
 def test_replicas_beside_a_mesh():
     experiment = tiny.get_config()
     experiment.strategy, experiment.mesh, experiment.replicas = "mesh", Mesh(batch=2), 4

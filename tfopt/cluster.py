@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +35,11 @@ class Cluster:
         """
         deadline = time.monotonic() + timeout
         with self._listening():
-            missing = [
-                other
-                for other, address in enumerate(self.addresses)
-                if other != self.index and not answers(address, deadline - time.monotonic())
-            ]
+            others = [index for index in range(len(self.addresses)) if index != self.index]
+            with ThreadPoolExecutor(len(others) or 1) as pool:
+                asked = [self.addresses[index] for index in others]
+                found = pool.map(lambda each: answers(each, deadline - time.monotonic()), asked)
+                missing = [index for index, there in zip(others, found, strict=True) if not there]
             if missing:
                 raise ConfigError(self._missing(missing, timeout))
 
@@ -90,7 +91,7 @@ def described() -> Cluster | None:
 
 def _checked_jobs(jobs: Any, text: str) -> dict[str, list[str]]:
     lists = isinstance(jobs, dict) and all(isinstance(each, list) for each in jobs.values())
-    if not lists:
+    if not lists or not any(jobs.values()):
         raise ConfigError(
             f"TF_CONFIG: expected a cluster with its lists of workers, received {_short(text)}; "
             f"write it as {_EXAMPLE}."
@@ -100,7 +101,7 @@ def _checked_jobs(jobs: Any, text: str) -> dict[str, list[str]]:
             f"TF_CONFIG: expected a cluster of workers and at most one chief, received a job "
             f"{other[0]!r}; leave it out, as all workers train alike."
         )
-    return jobs
+    return {job: addresses for job, addresses in jobs.items() if addresses}
 
 
 def _cluster(found: dict, jobs: dict[str, list[str]]) -> Cluster:
@@ -119,7 +120,8 @@ def _cluster(found: dict, jobs: dict[str, list[str]]) -> Cluster:
         )
     task = found.get("task")
     job, index = (task.get("type"), task.get("index")) if isinstance(task, dict) else (None, None)
-    if job not in jobs or not isinstance(index, int) or not 0 <= index < len(jobs[job]):
+    count = len(jobs.get(job, [])) if isinstance(job, str) else 0
+    if not isinstance(index, int) or not 0 <= index < count:
         sizes = " or ".join(f"{name} from 0 to {len(each) - 1}" for name, each in jobs.items())
         received = f"{job} {index}" if isinstance(task, dict) else "none"
         raise ConfigError(

@@ -131,6 +131,11 @@ class Experiment:
                 f"config.mesh: expected strategy 'mesh' for one of {self.mesh.size} devices, "
                 f"received {self.strategy!r}; set config.strategy to 'mesh'."
             )
+        if self.tpu != "local" and self.strategy != "tpu":
+            raise ConfigError(
+                f"config.tpu: expected strategy 'tpu' for {self.tpu!r}, received "
+                f"{self.strategy!r}; set config.strategy to 'tpu'."
+            )
         # Of 1×1 where the strategy is another; how many replicas 0 stands for is known later.
         self.check_replicas(max(self.mesh.batch, self.replicas))
 

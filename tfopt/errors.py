@@ -14,7 +14,7 @@ class RunError(Exception):
 
 
 def nearest(name: str, names: typing.Iterable[str]) -> str:
-    """Return ` Did you mean ...?` with the name that is closest to `name`, or all of them."""
+    """Return `did you mean ...?` with the name that is closest to `name`, or all of them."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(names) or 'none'}."

@@ -18,7 +18,14 @@ from tfopt.compat import tf
 from tfopt.errors import ConfigError, RunError
 
 _SHOWN_SECONDS = 60  # an NFS client's longest cache of what isn't there
-_LOST = ("Collective ops is aborted", "heartbeat", "CoordinationService")
+_LOST = (
+    "Collective ops is aborted",
+    "heartbeat",
+    "CoordinationService",
+    "Connection reset by peer",
+    "Socket closed",
+    "failed to connect to all addresses",
+)
 
 
 def is_chief() -> bool:
@@ -102,7 +109,7 @@ def a_lost_one_is_an_error(strategy: "tf.distribute.Strategy") -> Iterator[None]
         raise
 
 
-def leave(code: int) -> None:
+def leave(code: int, message: str = "") -> None:
     """End this process with `code` where it is one of several hosts and TensorFlow runs.
 
     At an exit in order TensorFlow waits for all hosts, and another may wait for this one in the
@@ -112,6 +119,7 @@ def leave(code: int) -> None:
         found = cluster.described()
         if "tensorflow" in sys.modules and found and len(found.addresses) > 1:
             sys.stdout.flush()
+            sys.stderr.write(message)
             sys.stderr.flush()
             os._exit(code)
 

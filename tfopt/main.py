@@ -7,6 +7,7 @@ import logging
 import os
 import pkgutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,12 @@ def main(argv: list[str] | None = None) -> int:
 
     That is 0, 1 (failed run), 2 (bad input), 75 (preempted: run me again) or 130 (interrupted).
     """
-    code = _answered(sys.argv[1:] if argv is None else argv)
-    if code not in (0, preemption.EXIT_CODE):
+    try:
+        code = _answered(sys.argv[1:] if argv is None else argv)
+    except Exception:
+        hosts.leave(1, traceback.format_exc())
+        raise
+    if code:
         hosts.leave(code)
     return code
 

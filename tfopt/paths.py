@@ -18,7 +18,12 @@ def located(name: str | Path) -> Path:
     # pathlib takes the second slash away.
     remote = re.match(r"(\w{2,}):/+(.*)", str(name))
     if not remote:
-        return Path(name).expanduser().absolute()
+        try:
+            return Path(name).expanduser().absolute()
+        except RuntimeError as error:
+            raise ConfigError(
+                f"--workdir: expected a folder, received {str(name)!r}: {error}"
+            ) from error
     if remote[1] not in _REMOTE or not remote[2]:
         raise ConfigError(
             f"--workdir: expected a folder or an address as {_REMOTE[0]}://bucket/run, received "

@@ -105,8 +105,10 @@ class _Run:
             hosts.meet()
 
     def is_finished(self, stage: Stage) -> bool:
-        """Return whether `stage` was trained, checked and saved."""
-        return (self.workdir / stage.name / "stage.json").exists()
+        """Return whether `stage` was trained, checked and saved, as all hosts see it."""
+        mine = (self.workdir / stage.name / "stage.json").exists()
+        with self.devices.strategy.scope():
+            return all(hosts.all_say(int(mine)))
 
     def train(self, index: int, stage: Stage) -> None:
         """Train one stage, check what it delivered, and save its model."""

@@ -11,8 +11,11 @@ EXIT_CODE = 75
 _noticed, _awaited, _listening = threading.Event(), threading.Event(), threading.Event()
 
 
-class PreemptedError(Exception):
-    """The process was told to end, and what it has done is saved."""
+class PreemptedError(BaseException):
+    """The process was told to end, and what it has done is saved.
+
+    As KeyboardInterrupt it is no Exception, which code in the middle of something may catch.
+    """
 
 
 def noticed() -> bool:

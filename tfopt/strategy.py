@@ -101,6 +101,11 @@ def _multi_worker(hosts: cluster.Cluster | None, timeout: float) -> "tf.distribu
     hosts.gather(timeout)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        raise ConfigError(
+            "TF_CONFIG: expected TensorFlow's own service at all addresses, received "
+            f"{_first_line(error)!r}; see that nothing else listens there and start all again."
+        ) from error
     except RuntimeError as error:
         raise ConfigError(
             "config.strategy: expected a process in which TensorFlow hasn't run yet for "

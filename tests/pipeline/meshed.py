@@ -123,7 +123,7 @@ def experiment(stages, sides=None):
     teachers = Teachers(members=(Teacher(), Teacher(cached=True), hints))
     gentle = {"learning_rate": 0.01, "optimizer": SGD()}
     every = [
-        Stage(learning_rate=0.01, optimizer=Adam(), schedule=Cosine()),
+        Stage(epochs=2, learning_rate=0.01, optimizer=Adam(), schedule=Cosine()),
         Prune(epochs=2, sparsity=0.5, growth=AtOnce(), teacher=teachers, **gentle),
     ]
     return Experiment(

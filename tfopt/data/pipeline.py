@@ -158,7 +158,7 @@ def _prefetched(batches: "tf.data.Dataset", load: Callable) -> "tf.data.Dataset"
     options.autotune.enabled = False
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    loaded = batches.map(load, num_parallel_calls=min(os.cpu_count() or 1, 4))
+    loaded = batches.map(load, num_parallel_calls=min(os.cpu_count() or 1, 16))
     return loaded.prefetch(2).with_options(options)
 
 

@@ -23,8 +23,8 @@ class Stage:
     last ones after the last epoch; what the epochs print is measured without it, what the
     report says with it.
     `steps_per_execution` is how many steps the devices make, of one epoch at most, before Python
-    works again (progress bar, callbacks, SIGTERM). 0 chooses: on a TPU as many as an epoch has,
-    elsewhere 16 in a stage of a thousand steps or more. On a mesh it is always 1.
+    works again (progress bar, callbacks, SIGTERM). 0 chooses: on a TPU up to 512, elsewhere 16 in
+    a stage of a thousand steps or more, else 1. On a mesh it is always 1.
     """
 
     quantizes: ClassVar[bool] = False

@@ -9,7 +9,7 @@ from tfopt.facts import Facts, measure
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.base import Stage
 from tfopt.stages.hold import check_held
-from tfopt.stages.precision import for_stage, in_full
+from tfopt.stages.precision import for_stage, for_teachers, in_full
 from tfopt.stages.train import Place, train
 
 
@@ -41,6 +41,7 @@ def carry_out(
     """
     before, began = measure(model), time.perf_counter()
     model = for_stage(stage, model, mixed=place.mixed)
+    teachers = for_teachers(stage, teachers, mixed=place.mixed)
     prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     preparing = time.perf_counter() - began
     trained = train(stage, prepared, teachers, splits, place)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tfopt.compat import keras
+from tfopt.facts import is_quantized
 from tfopt.graph import copied, rebuilt
 
 _MIXED, _FULL = "mixed_bfloat16", "float32"
@@ -28,6 +29,18 @@ def in_full(model: "keras.Model") -> "keras.Model":
 def for_stage(stage: Any, model: "keras.Model", *, mixed: bool) -> "keras.Model":
     """Return `model` in the numbers that `stage` trains in; quantization's are float32."""
     return in_mixed(model) if mixed and stage.epochs and not stage.quantizes else model
+
+
+def for_teachers(stage: Any, models: list, *, mixed: bool) -> list:
+    """Return the teachers' `models` in the numbers of `stage`, those that are one still one.
+
+    A quantization-aware teacher stays as it is.
+    """
+    found = {
+        id(model): model if is_quantized(model) else for_stage(stage, model, mixed=mixed)
+        for model in models
+    }
+    return [found[id(model)] for model in models]
 
 
 def is_mixed(model: "keras.Model") -> bool:

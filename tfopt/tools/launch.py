@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from tfopt.errors import ConfigError
 
 # What a worker takes at most to notice that another is gone, and to say so.
 _GRACE_SECONDS = 30
-_PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: list[str]) -> int:
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     if strange:
         raise ConfigError(
             f"expected --workers and, after --, the flags of a run, received {strange[0]!r} before "
-            f"--; write tfopt launch --workers={flags.workers} -- {' '.join(strange)}"
+            f"--; write tfopt launch --workers={flags.workers} -- {shlex.join(strange + rest)}"
         )
     workers = flags.workers
     if workers < 1:
@@ -103,7 +104,10 @@ def _signals_to(children: list["subprocess.Popen[str]"]) -> Iterator[None]:
         for child in children:
             child.send_signal(number)  # which does nothing to one that has ended
 
-    earlier = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    # `nohup` has it ignored, so that the run outlives its terminal.
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    heard = [number for number in _PASSED_ON if number not in ignored]
+    earlier = {number: signal.signal(number, pass_on) for number in heard}
     try:
         yield
     finally:

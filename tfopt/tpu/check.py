@@ -16,7 +16,7 @@ from tfopt.config import Experiment
 from tfopt.errors import ConfigError
 from tfopt.rehearsal import build, is_trained
 from tfopt.stages import Stage, distill
-from tfopt.stages.precision import for_stage, in_full
+from tfopt.stages.precision import for_stage, for_teachers, in_full
 from tfopt.stages.ready import ready
 from tfopt.strategy import logical_cpus
 from tfopt.tpu.chips import Slice
@@ -24,6 +24,7 @@ from tfopt.tpu.pretended import pretended
 from tfopt.tpu.step import NotForTPUError, lowered, traced
 
 _OVER = re.compile(r"Used ([\d.]+\w?) of ([\d.]+\w?) hbm", re.IGNORECASE)
+_NEEDS = "it needs"
 _MOST = 2**17
 
 
@@ -94,7 +95,7 @@ class _Fitted:
 def check(experiment: Experiment, slices: list[Slice], *, largest: bool = False) -> Iterator:
     """Yield as `Checked` what each stage that trains comes to on each of `slices`.
 
-    With `largest` the largest batch that fits is searched too, by up to eight compilations each.
+    With `largest` the largest batch that fits is searched too, by about eight compilations each.
     Must come before TensorFlow has run anything; raises ConfigError for a batch that doesn't
     divide. The stages are chained as in a run, with weights that are not trained.
     """
@@ -117,9 +118,11 @@ def _fitted(experiment: Experiment, splits: Any, strategy: Any) -> Iterator[_Fit
     with strategy.scope():
         model = build(experiment, splits.spec)
         for index, stage in enumerate(experiment.stages):
-            model = for_stage(stage, model, mixed=experiment.is_mixed(on_tpu=True))
+            mixed = experiment.is_mixed(on_tpu=True)
+            model = for_stage(stage, model, mixed=mixed)
             prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
             teachers = distill.loaded(stage.teachers, models.__getitem__)
+            teachers = for_teachers(stage, teachers, mixed=mixed)
             if stage.epochs:
                 options = {
                     "trained": index > 0 or is_trained(experiment.model),
@@ -149,6 +152,8 @@ def _checked(fitted: _Fitted, at: Slice, batch: int) -> Checked:
 
 def _largest(fitted: _Fitted, at: Slice, found: Checked) -> int:
     """Return the largest batch of a replica that fits, to an eighth; 0 where none does."""
+    if found.refused and not found.refused.startswith(_NEEDS):
+        return 0  # for an operator, which no TPU has at any batch
     best, fails = (None, found.batch) if found.refused else (found, _MOST)
     while fails - (fits := best.batch if best else 0) > max(fits // 8, 1):
         tried = _checked(fitted, at, _next(best, fails))
@@ -193,7 +198,7 @@ def _answer(text: str, at: Slice) -> dict:
     if error := answer.get("error", ""):
         used = _OVER.search(error)
         first = error.strip().splitlines()[0]
-        raise NotForTPUError(f"it needs {used[1]} of {used[2]} of HBM" if used else first)
+        raise NotForTPUError(f"{_NEEDS} {used[1]} of {used[2]} of HBM" if used else first)
     return answer
 
 
