@@ -47,7 +47,7 @@ def test_slurm(programs, monkeypatch, tmp_path):
 
 
 def test_slurm_starts_what_was_preempted_again(programs, monkeypatch):
-    programs("scontrol", 'if [ $1 = requeue ]; then echo again $2; else echo node7; fi')
+    programs("scontrol", "if [ $1 = requeue ]; then echo again $2; else echo node7; fi")
     programs("srun", "exit 75")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "node7")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
