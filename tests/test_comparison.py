@@ -45,6 +45,20 @@ def test_probabilities_are_taken_as_they_are():
     assert found["furthest"][0]["distance"] == pytest.approx(0.3)
 
 
+def test_numbers_that_are_none_are_wrong_and_come_first():
+    broken = np.array([[1.0, 0.0, 0.0], [np.nan, 0.0, 0.0]])
+    found = compared([broken, logits([0, 0])], np.array([0, 0]), NAMES)
+    assert found["not_finite"] == [1, 0] and found["accuracy"][0][0] == 0.5
+    assert found["furthest"][0]["index"] == 1
+
+
+def test_rounded_probabilities_of_many_classes_are_not_taken_for_logits():
+    exact = np.random.default_rng(0).dirichlet(np.full(100, 0.1), 20)
+    rounded = np.round(exact * 256) / 256
+    found = compared([exact, rounded], exact.argmax(-1), [str(n) for n in range(100)])
+    assert 0 < found["furthest"][0]["distance"] < 0.1
+
+
 def test_one_and_the_same_is_no_better():
     same = logits([0, 1, 2])
     found = compared([same, same], np.array([0, 1, 1]), NAMES)

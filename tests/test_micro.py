@@ -27,7 +27,7 @@ def test_no_two_that_are_alive_overlap_and_the_arena_is_hardly_more_than_the_pea
                 assert apart or below
         alive = [sum(b.size for b in buffers if b.first <= t <= b.last) for t in range(12)]
         end = max(start + buffer.size for start, buffer in rows)
-        assert max(alive) <= end <= sum(sizes)
+        assert max(alive) <= end <= 1.5 * max(alive)
 
 
 def small(activation="relu"):
@@ -63,13 +63,63 @@ def test_the_arena_of_a_file_and_where_it_is_full(content):
 def test_what_it_cant_run_is_told_by_operator(content, examples):
     assert micro.refusals(flatbuffer.read(content)) == []
     float16 = flatbuffer.read(export.Float16().convert(small(), examples))
-    assert all("it has no float16 here" in reason for reason in micro.refusals(float16))
+    told = micro.refusals(float16)
+    assert told and all("it has no float16 here" in reason for reason in told)
     gelu = flatbuffer.read(export.Float32().convert(small("gelu"), examples))
     assert any("it has no such operator" in reason for reason in micro.refusals(gelu))
     large = keras.Sequential([keras.layers.Dense(512, input_shape=(512,), name="dense")])
     hybrid = export.DynamicRange().convert(large, np.zeros((1, 512), np.float32))
     (reason,) = micro.refusals(flatbuffer.read(hybrid))
     assert "no hybrid kernels" in reason and "dense" in reason
+
+
+def dense(dtype="int8", kernel="int8", **options):
+    """A graph of one FULLY_CONNECTED, whose input and output are of `dtype`."""
+    x, y = (tensor(name, (1, 64), dtype) for name in "xy")
+    w = tensor("w", (64, 64), kernel, np.zeros((64, 64), np.int8))
+    return graph([("FULLY_CONNECTED", [x, w], [y])], [x], [y])
+
+
+def tensor(name, shape, dtype, values=None, keeps=False):
+    return flatbuffer.Tensor(
+        name=name, shape=shape, dtype=dtype, scales=(), zero_points=(), axis=0, values=values,
+        keeps=keeps,
+    )  # fmt: skip
+
+
+def graph(operators, inputs, outputs):
+    made = [
+        flatbuffer.Operator(kind=kind, inputs=tuple(i), outputs=tuple(o))
+        for kind, i, o in operators
+    ]
+    return flatbuffer.Graph(inputs=tuple(inputs), outputs=tuple(outputs), operators=tuple(made))
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (dense(), []),
+        (dense(kernel="int4"), []),
+        (dense("int16"), []),
+        (dense("uint8", "uint8"), ["FULLY_CONNECTED y: it has no uint8 kernel"]),
+        (dense("float32"), ["FULLY_CONNECTED y: it has no hybrid kernels, of float inputs and"]),
+        (dense("string"), ["FULLY_CONNECTED y: it has no string here"]),
+    ],
+)
+def test_types_are_those_of_its_kernels(made, told):
+    found = micro.refusals(made)
+    assert [reason.startswith(text) for reason, text in zip(found, told, strict=True)] == [
+        True
+    ] * len(told)
+
+
+def test_states_are_kept_beside_the_activations():
+    x, y = tensor("x", (1, 16), "int8"), tensor("y", (1, 16), "int8")
+    state = tensor("state", (1, 100), "int16", keeps=True)
+    found = micro.plan(graph([("SVDF", [x, state], [y])], [x], [y]))
+    assert found == micro.Plan(bytes=32, peak=32, peak_at="SVDF y", states=208)
+    assert micro.plan(graph([], [x], [x])).bytes == 0
+    assert micro.plan(graph([("WHILE", [x], [y])], [x], [y])) is None
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")

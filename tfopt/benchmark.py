@@ -19,6 +19,8 @@ from tfopt.compat import litert
 from tfopt.errors import RunError
 
 _WARM_UP_SECONDS = 0.2
+# Of a turn, after another file had the caches: untimed.
+_FIRST = 3
 _PERCENTILES = {"median_us": 50, "p90_us": 90, "p99_us": 99}
 _STATUS = Path("/proc/self/status")
 
@@ -42,7 +44,7 @@ class Cold:
 
     Times in µs: `load_us` from the path to allocated tensors, `first_us` of the first inference.
     `memory_bytes` is what the process grew by at its peak, the file's bytes included; None where
-    the system isn't Linux, which tells it.
+    the system doesn't tell it.
     """
 
     load_us: float
@@ -50,23 +52,22 @@ class Cold:
     memory_bytes: int | None
 
 
-def cold(path: Path) -> Cold:
-    """Load and run the file `path` once, in this process; raises CannotRunError."""
+def cold(setting: Setting) -> Cold:
+    """Load and run the file once, in this process; raises CannotRunError."""
     _ = litert.OpResolverType.AUTO  # loads LiteRT before anything is measured
     with _growth() as grown:
         began = time.perf_counter()
-        interpreter = loaded(Setting(path))
+        interpreter = loaded(setting)
         load = time.perf_counter() - began
-        fill(interpreter)
-        began = time.perf_counter()
-        interpreter.invoke()
-        first = time.perf_counter() - began
+        first = _first(interpreter, setting.path)
     return Cold(1e6 * load, 1e6 * first, grown[0] if grown else None)
 
 
-def cold_in_child(path: Path, seconds: float = 300) -> Cold:
+def cold_in_child(setting: Setting, seconds: float = 300) -> Cold:
     """Return what `cold` finds in a new process, which a damaged file may crash or stall."""
-    command = [sys.executable, "-m", "tfopt", "benchmark", "--cold", str(path)]
+    path, xnnpack = setting.path, "on" if setting.xnnpack else "off"
+    command = [sys.executable, "-m", "tfopt", "benchmark", "--cold", f"--xnnpack={xnnpack}"]
+    command.append(str(path))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:
@@ -77,7 +78,10 @@ def cold_in_child(path: Path, seconds: float = 300) -> Cold:
             "made for a newer LiteRT."
         )
     if done.returncode:
-        raise CannotRunError(done.stderr.strip().removeprefix("tfopt: "))
+        # LiteRT itself says things before.
+        lines = [line for line in done.stderr.splitlines() if line.startswith("tfopt: ")]
+        last = lines[-1] if lines else f"{path}: {done.stderr.strip().splitlines()[-1:]}"
+        raise CannotRunError(last.removeprefix("tfopt: "))
     return Cold(**json.loads(done.stdout))
 
 
@@ -95,17 +99,39 @@ def loaded(setting: Setting) -> Any:
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         said = " ".join(str(error).split())
-        raise CannotRunError(f"{setting.path}: LiteRT can't load it: {said}") from error
+        raise CannotRunError(
+            f"{setting.path}: LiteRT can't load it: {said}; look at it with `tfopt inspect`."
+        ) from error
     return interpreter
 
 
-def fill(interpreter: Any, seed: int = 0) -> None:
-    """Set all inputs: noise where they are numbers, and 0 where they may be rows of a table."""
-    rng = np.random.default_rng(seed)
+def _first(interpreter: Any, path: Path) -> float:
+    """Fill the inputs and run once; return the seconds. Raises CannotRunError."""
+    for noisy in (True, False):
+        try:
+            _fill(interpreter, noisy=noisy)
+            began = time.perf_counter()
+            interpreter.invoke()
+            return time.perf_counter() - began
+        except (ValueError, RuntimeError) as error:
+            said = " ".join(str(error).split())
+            # Noise may be no row of a table, which 0 is.
+            if not noisy:
+                raise CannotRunError(
+                    f"{path}: LiteRT can't run it: {said}; look at it with `tfopt inspect`."
+                ) from error
+    raise AssertionError
+
+
+def _fill(interpreter: Any, *, noisy: bool) -> None:
+    """Set all inputs: to noise where they are numbers, and to 0 where they may be of a table."""
+    rng = np.random.default_rng(0)
     for details in interpreter.get_input_details():
         shape, dtype = tuple(details["shape"]), np.dtype(details["dtype"])
         values = np.zeros(shape, dtype)
-        if dtype.kind == "f":
+        if not noisy:
+            pass
+        elif dtype.kind == "f":
             values = rng.uniform(-1, 1, shape).astype(dtype)
         elif details["quantization"][0]:
             limits = np.iinfo(dtype)
@@ -124,7 +150,9 @@ def side_by_side(settings: Sequence[Setting], *, runs: int, rounds: int) -> list
     order = np.random.default_rng(0)
     for number in range(rounds):
         for index in order.permutation(len(settings)):
-            found[index][number] = list(_timed(interpreters[index], share))
+            for _ in range(_FIRST):
+                interpreters[index].invoke()
+            found[index][number] = list(timed(interpreters[index], share))
     return found
 
 
@@ -142,15 +170,15 @@ def figures(latencies: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
 
 def _warm(setting: Setting) -> Any:
     interpreter = loaded(setting)
-    fill(interpreter)
+    _first(interpreter, setting.path)
     until = time.perf_counter() + _WARM_UP_SECONDS
-    interpreter.invoke()
     while time.perf_counter() < until:
         interpreter.invoke()
     return interpreter
 
 
-def _timed(interpreter: Any, runs: int) -> Iterator[float]:
+def timed(interpreter: Any, runs: int) -> Iterator[float]:
+    """Yield the latency of each of `runs` inferences, in µs."""
     invoke, now = interpreter.invoke, time.perf_counter_ns
     for _ in range(runs):
         began = now()
@@ -162,17 +190,17 @@ def _timed(interpreter: Any, runs: int) -> Iterator[float]:
 def _growth() -> Iterator[list[int]]:
     """Yield a list that afterwards has by how many bytes this process grew at its peak.
 
-    It stays empty where the system isn't Linux. `getrusage` won't do: its peak is that of the
-    process, and at its start that of the parent.
+    It stays empty where the system doesn't tell: where it isn't Linux, or in some sandboxes.
+    `getrusage` won't do: its peak is that of the process, and at its start that of the parent.
     """
     found: list[int] = []
-    if not _STATUS.exists():
-        yield found
-        return
-    _STATUS.with_name("clear_refs").write_text("5")  # sets the peak to what it is now
-    before = _status("VmRSS")
+    before = None
+    with contextlib.suppress(OSError, StopIteration):
+        _STATUS.with_name("clear_refs").write_text("5")  # sets the peak to what it is now
+        before = _status("VmRSS")
     yield found
-    found.append(_status("VmHWM") - before)
+    with contextlib.suppress(OSError, StopIteration):
+        found += [] if before is None else [_status("VmHWM") - before]
 
 
 def _status(field: str) -> int:

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfopt import facts, flatbuffer
+from tfopt.benchmark import timed
 from tfopt.compat import keras, tf
 from tfopt.debugger import Noise, debug, layer_errors
 from tfopt.export import Artifact
@@ -217,15 +217,9 @@ def latency(artifact: Artifact, example: Any, runs: int = _RUNS) -> tuple[float,
     """
     run = Runner(artifact, threads=1)
     run(example)
-    invoke, now = run.interpreter.invoke, time.perf_counter_ns
     for _ in range(_WARM_UP):
-        invoke()
-    elapsed = np.empty(runs)
-    for index in range(runs):
-        start = now()
-        invoke()
-        elapsed[index] = now() - start
-    median, p90 = np.percentile(elapsed / 1000, (50, 90))
+        run.interpreter.invoke()
+    median, p90 = np.percentile(list(timed(run.interpreter, runs)), (50, 90))
     return float(median), float(p90)
 
 

@@ -30,9 +30,16 @@ _CONVERTERS = ("tfl.", "arith.")
 _DAMAGE = (struct.error, IndexError, ValueError, TypeError, KeyError, AttributeError)
 
 
+class SparseError(ValueError):
+    """The file has a tensor in TFLite's sparse form."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One tensor; `values` holds a constant's stored numbers, None for what is computed."""
+    """One tensor; `values` holds a constant's stored numbers, None for what is computed.
+
+    One that `keeps` its values from one inference to the next is a state.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -41,6 +48,7 @@ class Tensor:
     zero_points: tuple[int, ...]
     axis: int
     values: np.ndarray | None
+    keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +167,8 @@ def read(content: bytes) -> Graph:
                 buffer.data = np.frombuffer(stored, np.uint8)
         codes = [_operator_name(code) for code in model.operatorCodes]
         return _graph(model, codes)
+    except SparseError:
+        raise
     except _DAMAGE as error:
         raise ValueError(f"it is a damaged TFLite file ({error}).") from error
 
@@ -207,7 +217,10 @@ def _tensor(buffers: list, tensor: Any) -> Tensor:
     quantization, name = tensor.quantization, (tensor.name or b"").decode(errors="replace")
     data = buffers[tensor.buffer].data
     if data is not None and tensor.sparsity is not None:
-        raise ValueError(f"tensor {name!r} is stored in TFLite's sparse form, which isn't read")
+        raise SparseError(
+            f"it stores {name!r} in TFLite's sparse form, which is read neither here nor by "
+            "TensorFlow Lite Micro; export it without."
+        )
     return Tensor(
         name=name,
         shape=shape,
@@ -216,6 +229,7 @@ def _tensor(buffers: list, tensor: Any) -> Tensor:
         zero_points=tuple(int(x) for x in _listed(quantization and quantization.zeroPoint)),
         axis=quantization.quantizedDimension if quantization else 0,
         values=None if data is None or not len(data) else _values(data, kind, shape),
+        keeps=bool(tensor.isVariable),
     )
 
 

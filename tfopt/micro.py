@@ -1,13 +1,14 @@
 """What a microcontroller takes: TensorFlow Lite Micro's operators, its arena, and C arrays."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tfopt.flatbuffer import Graph, Operator, Tensor
+from tfopt.flatbuffer import Graph, Kernel, Operator, Tensor
 
 # Those that MicroMutableOpResolver can add (tflite-micro, micro_mutable_op_resolver.h).
 OPERATORS = frozenset(
@@ -26,8 +27,17 @@ OPERATORS = frozenset(
     """.split()  # noqa: SIM905
 )
 _SUBGRAPHS = {"CALL_ONCE", "IF", "WHILE"}
-_TYPES = {"bool", "float32", "int8", "int16", "int32", "int64", "uint8", "resource"}
+_WIDTHS = {"bool": 1, "float32": 4, "int8": 1, "int16": 2, "int32": 4, "int64": 8, "uint8": 1}
 _FOUR_BITS = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+# What flows through kernels with weights is one of these; they had uint8 once.
+_COMPUTED = {"float32", "int8", "int16"}
+_WITH_WEIGHTS = {
+    *_FOUR_BITS,
+    "TRANSPOSE_CONV",
+    "BATCH_MATMUL",
+    "SVDF",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+}
 # Each buffer of the arena begins at a multiple of it (micro_arena_constants.h).
 _ALIGNMENT = 16
 _IN_A_LINE = 12
@@ -45,14 +55,16 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The arena of activations: `bytes` as planned, and `peak`, the least that any plan needs.
+    """The arena: `bytes` of activations as planned, and `peak`, the least that any plan needs.
 
-    `peak_at` is the operator at which most bytes are alive.
+    `peak_at` is the operator at which most bytes are alive. `states` are bytes of what is kept
+    from one inference to the next, beside the activations.
     """
 
     bytes: int
     peak: int
     peak_at: str
+    states: int = 0
 
 
 def refusals(graph: Graph) -> list[str]:
@@ -63,24 +75,34 @@ def refusals(graph: Graph) -> list[str]:
 def _reasons(operator: Operator) -> Iterator[str]:
     if operator.kind not in OPERATORS:
         yield f"{operator.label}: it has no such operator"
-    if operator.precision == "hybrid":
+    tensors = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor]
+    allowed = {*_WIDTHS, "resource"} | ({"int4"} if operator.kind in _FOUR_BITS else set())
+    for dtype in sorted({tensor.dtype for tensor in tensors} - allowed):
+        yield f"{operator.label}: it has no {dtype} here"
+    if operator.kind not in _WITH_WEIGHTS:
+        return
+    flowing = {tensor.dtype for tensor in tensors if tensor.values is None}
+    weights = {each.dtype for each in tensors if each.values is not None and len(each.shape) > 1}
+    for dtype in sorted((flowing & allowed) - _COMPUTED):
+        yield f"{operator.label}: it has no {dtype} kernel"
+    if "float32" in flowing and weights - {"float32"}:
         yield f"{operator.label}: it has no hybrid kernels, of float inputs and integer weights"
-    for tensor in (*operator.inputs, *operator.outputs):
-        if tensor and tensor.dtype == "int4" and operator.kind in _FOUR_BITS:
-            continue
-        if tensor and tensor.dtype not in _TYPES:
-            yield f"{operator.label}: it has no {tensor.dtype} here"
 
 
 def plan(graph: Graph) -> Plan | None:
-    """Return what the activations of `graph` take; None where a part runs as often as data says.
+    """Return what the activations of `graph`, which has no `refusals`, take of the arena.
 
-    Beside it the arena has TensorFlow Lite Micro's own structures, a few hundred bytes an
-    operator, and what kernels ask for as scratch.
+    None where it has other subgraphs, whose tensors come on top. Beside it the arena has
+    TensorFlow Lite Micro's own structures, a few hundred bytes an operator, and what kernels ask
+    for as scratch.
     """
     if any(operator.kind in _SUBGRAPHS for operator in graph.operators):
         return None
+    tensors = [tensor for operator in graph.operators for tensor in operator.inputs if tensor]
+    states = {id(tensor): _bytes(tensor) for tensor in tensors if tensor.keeps}
     buffers = lifetimes(graph)
+    if not buffers or not graph.operators:
+        return Plan(bytes=0, peak=0, peak_at="", states=sum(states.values()))
     alive = [
         sum(buffer.size for buffer in buffers if buffer.first <= time <= buffer.last)
         for time in range(len(graph.operators))
@@ -88,7 +110,12 @@ def plan(graph: Graph) -> Plan | None:
     peak = int(np.argmax(alive))
     offsets = placed(buffers)
     ends = [offset + buffer.size for offset, buffer in zip(offsets, buffers, strict=True)]
-    return Plan(bytes=max(ends), peak=alive[peak], peak_at=graph.operators[peak].label)
+    return Plan(
+        bytes=max(ends),
+        peak=alive[peak],
+        peak_at=graph.operators[peak].label,
+        states=sum(states.values()),
+    )
 
 
 def lifetimes(graph: Graph) -> list[Buffer]:
@@ -98,7 +125,10 @@ def lifetimes(graph: Graph) -> list[Buffer]:
     spans: dict[int, list[int]] = {id(tensor): [0, 0] for tensor in graph.inputs}
     for time, operator in enumerate(graph.operators):
         for tensor in (*operator.inputs, *operator.outputs):
-            if tensor is not None and tensor.values is None:
+            # States lie elsewhere for good, and a resource is a handle.
+            if tensor is None or tensor.values is not None or tensor.keeps:
+                continue
+            if tensor.dtype != "resource":
                 tensors[id(tensor)] = tensor
                 spans.setdefault(id(tensor), [time, time])[1] = time
     for tensor in graph.outputs:
@@ -149,5 +179,10 @@ def c_array(content: bytes, name: str) -> tuple[str, str]:
 
 
 def _bytes(tensor: Any) -> int:
-    width = 1 if tensor.dtype in ("bool", "int4") else np.dtype(tensor.dtype).itemsize
-    return _ALIGNMENT * math.ceil(math.prod(tensor.shape) * width / _ALIGNMENT)
+    return _ALIGNMENT * math.ceil(math.prod(tensor.shape) * _WIDTHS[tensor.dtype] / _ALIGNMENT)
+
+
+def stored_bytes(kernel: Kernel) -> float:
+    """Return the bytes that `kernel` takes in the file."""
+    bits = re.search(r"\d+$", kernel.dtype)
+    return kernel.size * (int(bits[0]) if bits else 8) / 8

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Return for each (cost, gain) whether no other point costs less and gains as much, or more.
+    """Return for each (cost, gain) whether none costs no more, gains no less, and is another.
 
     Of equal points all are on the front.
     """

@@ -1,12 +1,13 @@
 import json
 
+import flatbuffers
 import numpy as np
 import pytest
 
 from tests.answered import answered
 from tests.pipeline.conftest import TINY
 from tfopt import export
-from tfopt.compat import keras
+from tfopt.compat import keras, tf, tflite_schema
 from tfopt.data import Digits
 from tfopt.models import MLP
 from tfopt.tools.compare import main
@@ -55,6 +56,31 @@ def test_the_text_names_both_files(files, capsys):
     text = capsys.readouterr().out
     assert "359 examples of the test split" in text and "McNemar's test: p = " in text
     assert all(heads in text for heads in ("class", "float32", "int8", "furthest apart on"))
+
+
+def test_files_of_another_origin(files, splits, tmp_path, capsys):
+    weights = tf.random.stateless_normal((64, 10), (1, 2))
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 8, 8, 1], tf.float32)])
+    def other(images):
+        return tf.matmul(tf.reshape(images, (1, 64)), weights)  # which takes one at a time
+
+    function = other.get_concrete_function()
+    content = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+    model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
+    model.signatureDefs = []
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    path = tmp_path / "other.tflite"
+    path.write_bytes(bytes(builder.Output()))
+    assert main([str(files[0]), str(path), CONFIG, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    named = [
+        tf.matmul(tf.reshape(x, (-1, 64)), weights).numpy()[w.numpy() > 0].argmax(-1)
+        == y.numpy()[w.numpy() > 0]
+        for x, y, w in splits.test
+    ]
+    assert found["accuracy"][1][0] == pytest.approx(np.concatenate(named).mean(), abs=0.01)
 
 
 def test_bad_input(files, tmp_path):

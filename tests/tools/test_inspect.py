@@ -8,6 +8,7 @@ import pytest
 
 from tfopt import export
 from tfopt.compat import keras
+from tfopt.errors import ConfigError
 from tfopt.tools import inspect
 
 
@@ -50,26 +51,24 @@ def test_text(file, capsys):
 
 
 @pytest.mark.parametrize("keep", [0, 3, 8, 40, 0.5, 0.9])
-def test_truncated_file_is_refused(file, tmp_path, capsys, keep):
+def test_truncated_file_is_refused(file, tmp_path, keep):
     content = file.read_bytes()
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
-    assert inspect.main([str(broken)]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith(f"tfopt inspect: can't read {broken}: it is ")
-    assert captured.err.count("\n") == 1
+    with pytest.raises(ConfigError, match=f"^can't read {broken}: it is [^\n]*$"):
+        inspect.main([str(broken)])
 
 
-def test_other_files_are_refused(tmp_path, capsys):
+def test_other_files_are_refused(tmp_path):
     text = tmp_path / "notes.tflite"
     text.write_text("no model at all")
-    assert inspect.main([str(text)]) == 2
-    assert "it is not a TFLite file" in capsys.readouterr().err
-    assert inspect.main([str(tmp_path / "missing.tflite")]) == 2
-    assert "No such file" in capsys.readouterr().err
-    assert inspect.main([str(tmp_path)]) == 2
-    assert "directory" in capsys.readouterr().err
+    for path, message in (
+        (text, "it is not a TFLite file"),
+        (tmp_path / "missing.tflite", "No such file"),
+        (tmp_path, "directory"),
+    ):
+        with pytest.raises(ConfigError, match=f"can't read {path}: .*{message}"):
+            inspect.main([str(path)])
 
 
 def test_a_reader_that_has_enough_is_no_error(file):

@@ -27,8 +27,8 @@ def test_what_fits_is_told_and_written(file, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["flash"] == file.stat().st_size
     assert found["arena"]["bytes"] == 64 + 32 and found["refused"] == found["missed"] == []
-    assert found["c"] == [str(tmp_path / f"my_net_1.{suffix}") for suffix in "hc"]
-    assert 'include "my_net_1.h"' in (tmp_path / "my_net_1.c").read_text()
+    assert found["c"] == [str(tmp_path / f"my_net_1_tflite.{suffix}") for suffix in "hc"]
+    assert 'include "my_net_1_tflite.h"' in (tmp_path / "my_net_1_tflite.c").read_text()
 
 
 def test_a_missed_budget_says_by_how_much_and_what_to_shrink(file, capsys):
@@ -37,6 +37,23 @@ def test_a_missed_budget_says_by_how_much_and_what_to_shrink(file, capsys):
     assert f"flash: {file.stat().st_size - 2000:,} bytes more than 2,000" in text
     assert "the largest kernel is that of 'wide'" in text
     assert "arena: 6 bytes more than 90; most are alive at 'FULLY_CONNECTED wide'" in text
+
+
+def test_files_whose_names_are_no_names_in_c(file, tmp_path, capsys):
+    for stem, name in (("float", "float_tflite"), ("modèle", "mod_le_tflite"), ("8bit", "_8bit_")):
+        path = tmp_path / f"{stem}.tflite"
+        path.write_bytes(file.read_bytes())
+        assert main([str(path), f"--c={tmp_path / 'c'}"]) == 0
+        assert list((tmp_path / "c").glob(f"{name}*.h"))
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("wrong", ["model.c", "taken"])
+def test_a_folder_that_is_none(file, tmp_path, wrong):
+    (tmp_path / "taken").write_text("mine")
+    code, _, errors, _ = answered("micro", str(file), f"--c={tmp_path / wrong}")
+    assert code == 2 and errors.startswith("tfopt: --c: expected a folder, received")
+    assert (tmp_path / "taken").read_text() == "mine"
 
 
 def test_bad_input(tmp_path):

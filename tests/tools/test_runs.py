@@ -9,11 +9,12 @@ from tfopt.tools.runs import listed, main
 FIGURES = {"stage": "train", "bytes": 1, "examples": 100}
 
 
-def run(folder, rows, shape=(8, 8, 1)):
+def run(folder, rows, shape=(8, 8, 1), machine="here", **data):
     """Write the report of a run with (variant, accuracy, gzipped bytes, µs) rows."""
     names = "variant", "accuracy", "gzip_bytes", "latency_median_us"
     report = {
-        "experiment": {"data": {"type": "tfopt.data.digits.Digits"}},
+        "experiment": {"data": {"type": "tfopt.data.digits.Digits", **data}},
+        "environment": {"machine": machine},
         "data": {"shape": shape, "class_names": ["a", "b"]},
         "rows": [FIGURES | dict(zip(names, row, strict=True)) for row in rows],
     }
@@ -30,14 +31,26 @@ def runs(tmp_path):
 
 
 def test_the_best_of_each_run_and_the_front_over_all(runs):
-    found = [(e["run"], e["artifact"], e["fronts"]) for e in listed(runs)]
+    name, found = runs.name, [(e["run"], e["artifact"], e["fronts"]) for e in listed(runs)]
     assert found == [
-        ("other", "train_int8", ["size", "latency"]),  # nothing else was tested on its data
-        ("deep/two", "train_int8", ["size", "latency"]),
-        ("one", "train_int8", ["latency"]),  # the best of its run, but smaller ones are better
-        ("one", "train_float32", ["size", "latency"]),
+        (f"{name}/other", "train_int8", ["size", "latency"]),  # alone on its data
+        (f"{name}/deep/two", "train_int8", ["size", "latency"]),
+        (
+            f"{name}/one",
+            "train_int8",
+            ["latency"],
+        ),  # the other run's is smaller
+        (f"{name}/one", "train_float32", ["size", "latency"]),
     ]
     assert len(listed(runs, everything=True)) == 5
+
+
+def test_only_what_was_measured_alike_is_compared(runs):
+    run(runs / "faster", [("int8", 0.99, 100, 1)], machine="there")
+    run(runs / "others", [("int8", 1.0, 50, 1)], seed=7)  # another test split
+    found = {(e["run"].split("/")[-1], e["artifact"]): e["fronts"] for e in listed(runs)}
+    assert found["one", "train_float32"] == ["latency"]
+    assert found["faster", "train_int8"] == found["others", "train_int8"] == ["size", "latency"]
 
 
 def test_the_table_has_a_part_for_each_data_set(runs, capsys):
@@ -50,7 +63,7 @@ def test_the_table_has_a_part_for_each_data_set(runs, capsys):
 def test_what_is_no_report_is_named_and_left_out(runs, caplog):
     (runs / "one/report.json").write_text('{"rows": ')
     (runs / "other/report.json").write_text('{"rows": []}')
-    assert [e["run"] for e in listed(runs)] == ["deep/two"]
+    assert [e["run"] for e in listed(runs)] == [f"{runs.name}/deep/two"]
     assert all(
         f"left out {runs / name / 'report.json'}" in caplog.text for name in ("one", "other")
     )

@@ -46,5 +46,10 @@ def first(examples: Examples, count: int) -> Examples:
 
 
 def places(interpreter: Any) -> dict[str, dict]:
-    """Return by name LiteRT's details of the inputs; it has them in an order of its own."""
+    """Return by name LiteRT's details of the inputs; it has them in an order of its own.
+
+    A file that wasn't made of a Keras model may have no signature: then by the tensors' names.
+    """
+    if len(interpreter.get_signature_list()) != 1:
+        return {details["name"]: details for details in interpreter.get_input_details()}
     return interpreter.get_signature_runner().get_input_details()

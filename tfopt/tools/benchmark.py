@@ -9,7 +9,7 @@ from tfopt.errors import ConfigError
 from tfopt.tables import table
 
 _HEADS = ("file", "threads", "XNNPACK", "median µs", "p90 µs", "p99 µs", "of the first (rounds)")
-_COLD = ("file", "bytes", "load µs", "first inference µs", "memory, MB")
+_COLD = ("file", "XNNPACK", "bytes", "load µs", "first inference µs", "memory, MB")
 
 
 def main(argv: list[str]) -> int:
@@ -26,17 +26,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", default="1", help="a list, as in 1,2,4")
     parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--cold", action="store_true", help="load and run one file here, once")
+    # For the process of its own in which a file is loaded and run once.
+    parser.add_argument("--cold", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     threads = _checked(args)
     # Deferred, so that help and bad input are answered at once.
     from tfopt import benchmark
+    from tfopt.report import environment
 
-    if args.cold:
-        print(json.dumps(asdict(benchmark.cold(args.files[0]))))
-        return 0
-    colds = [benchmark.cold_in_child(path) for path in args.files]
     delegates = {"on": [True], "off": [False], "both": [True, False]}[args.xnnpack]
+    alone = [benchmark.Setting(path, 1, xnnpack) for xnnpack in delegates for path in args.files]
+    if args.cold:
+        print(json.dumps(asdict(benchmark.cold(alone[0]))))
+        return 0
+    colds = [benchmark.cold_in_child(setting) for setting in alone]
     # The files of one way of running them stand together, the first of them is the reference.
     settings = [
         benchmark.Setting(path, count, xnnpack)
@@ -55,10 +58,15 @@ def main(argv: list[str]) -> int:
         for index, (setting, found) in enumerate(zip(settings, latencies, strict=True))
     ]
     first = [
-        {"file": str(path), "bytes": path.stat().st_size, **asdict(each)}
-        for path, each in zip(args.files, colds, strict=True)
+        {
+            "file": str(setting.path),
+            "xnnpack": setting.xnnpack,
+            "bytes": setting.path.stat().st_size,
+            **asdict(each),
+        }
+        for setting, each in zip(alone, colds, strict=True)
     ]
-    found = {"latency": warm, "cold": first}
+    found = {"latency": warm, "cold": first, "environment": environment()}
     print(json.dumps(found, indent=2) if args.json else _text(found))
     return 0
 
@@ -69,9 +77,11 @@ def _checked(args: argparse.Namespace) -> list[int]:
         if not path.is_file():
             raise ConfigError(f"expected .tflite files, received {path}, which is no file.")
     counts = args.threads.split(",")
-    if not all(count.isdigit() and int(count) for count in counts):
+    if not all(count.isdecimal() and int(count) for count in counts):
         raise ConfigError(f"--threads: expected numbers as in 1,2,4, received {args.threads!r}.")
-    if not 1 <= args.rounds <= args.runs:
+    if args.rounds < 1:
+        raise ConfigError(f"--rounds: expected at least 1, received {args.rounds}.")
+    if args.runs < args.rounds:
         raise ConfigError(
             f"--runs: expected at least one in each of {args.rounds} rounds, received {args.runs}."
         )
@@ -92,6 +102,7 @@ def _text(found: dict) -> str:
     cold = [
         (
             row["file"],
+            "on" if row["xnnpack"] else "off",
             f"{row['bytes']:,}",
             f"{row['load_us']:,.0f}",
             f"{row['first_us']:,.0f}",

@@ -3,13 +3,14 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tfopt.command_line import parse
 from tfopt.errors import ConfigError
+from tfopt.opened import opened
 from tfopt.tables import table
-from tfopt.tools.micro import read
 
 _SURE = 0.05
 
@@ -27,26 +28,30 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     flags, others = parser.parse_known_args(argv)
     experiment, _ = parse(others)
-    contents = [read(path) for path in flags.files]
+    if not any(flag.lstrip("-").split("=")[0] == "config" for flag in others):
+        raise ConfigError(
+            "--config: expected the experiment whose data to compare on, received none."
+        )
+    if flags.most < 0:
+        raise ConfigError(f"--most: expected at least 0, received {flags.most}.")
+    files = {path: opened(path) for path in flags.files}
     # Deferred, so that help and bad input are answered at once.
     import numpy as np
 
     from tfopt.comparison import compared
     from tfopt.export import Artifact
-    from tfopt.runner import Runner
 
     splits = experiment.data.load(experiment.batch_size)
-    for path, content in zip(flags.files, contents, strict=True):
-        _check_fits(path, content, splits.spec)
-    runners = [
-        Runner(Artifact.of(path, content), threads=os.cpu_count() or 1)
-        for path, content in zip(flags.files, contents, strict=True)
-    ]
+    for path, (_, graph) in files.items():
+        _check_fits(path, graph, splits.spec)
+    artifacts = [Artifact.of(path, files[path][0]) for path in flags.files]
     found: list[list] = [[], [], []]
-    for examples, labels, weights in getattr(splits, flags.split):
+    batches = getattr(splits, flags.split)
+    runs = [_run(artifact, next(iter(batches))[0].numpy()) for artifact in artifacts]
+    for examples, labels, weights in batches:
         real = weights.numpy().reshape(-1) > 0
         found[2].append(labels.numpy().reshape(-1)[real])
-        for run, outputs in zip(runners, found, strict=False):
+        for run, outputs in zip(runs, found, strict=False):
             outputs.append(run(examples.numpy())[real])
     *outputs, labels = (np.concatenate(each) for each in found)
     result = {
@@ -58,10 +63,23 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _check_fits(path: Path, content: bytes, spec: Any) -> None:
-    from tfopt import flatbuffer
+def _run(artifact: Any, batch: Any) -> Callable:
+    """Return what gives the outputs for batches like `batch`, one by one where it must."""
+    import numpy as np
 
-    graph = flatbuffer.read(content)
+    from tfopt.runner import ArtifactError, Runner
+
+    threads = os.cpu_count() or 1
+    try:
+        run = Runner(artifact, threads=threads)
+        run(batch)
+        return run
+    except ArtifactError:
+        alone = Runner(artifact, threads=threads)
+        return lambda examples: np.concatenate([alone(one[None]) for one in examples])
+
+
+def _check_fits(path: Path, graph: Any, spec: Any) -> None:
     taken = [tensor.shape[1:] for tensor in graph.inputs]
     given = [tensor.shape[1:] for tensor in graph.outputs]
     if taken != [spec.shape] or given != [(spec.classes,)]:
@@ -90,14 +108,15 @@ def _text(found: dict) -> str:
         (f"{each['index']:,}", each["label"], *each["named"], f"{each['distance']:.3f}")
         for each in found["furthest"]
     ]
-    is_sure = found["p_value"] < _SURE
+    better = names[int(found["only_right"][1] > found["only_right"][0])]
+    sure = found["p_value"] < _SURE
     return "\n\n".join(
         [
             f"{found['examples']:,} examples of the {found['split']} split; the same class on "
             f"{found['agreement']:.2%}",
             table(accuracy, ("file", "accuracy", "95% interval", "right alone")),
             f"McNemar's test: p = {found['p_value']:.3g}; "
-            + ("one of them is better." if is_sure else "that may well be luck."),
+            + (f"{better} is better." if sure else "that may well be luck."),
             table(classes, ("class", "examples", *names)),
             table(furthest, ("furthest apart on", "is", *names, "distance")),
         ]

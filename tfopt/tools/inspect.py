@@ -2,38 +2,32 @@
 
 import argparse
 import json
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 from tfopt import flatbuffer
 from tfopt.facts import sparsity
+from tfopt.opened import opened
 from tfopt.tables import table
 
 
 def main(argv: list[str]) -> int:
-    """Inspect the file that `argv` names; return 0, or 2 where it can't be read."""
+    """Inspect the file that `argv` names; return 0."""
     parser = argparse.ArgumentParser(prog="tfopt inspect", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE.tflite")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args(argv)
-    try:
-        found = inspect(args.file.read_bytes())
-    except OSError as error:
-        return _refuse(f"can't read {args.file}: {error.strerror}.")
-    except ValueError as error:
-        return _refuse(f"can't read {args.file}: {error}")
+    found = inspect(*opened(args.file))
     print(json.dumps(found, indent=2) if args.json else _text(found))
     return 0
 
 
-def inspect(content: bytes) -> dict:
-    """Return what the .tflite `content` holds as plain JSON values; sizes in bytes.
+def inspect(content: bytes, graph: flatbuffer.Graph) -> dict:
+    """Return what the .tflite `content`, read as `graph`, holds as plain JSON values.
 
-    Raises ValueError where it isn't a TFLite file or a damaged one.
+    Sizes are in bytes.
     """
-    graph = flatbuffer.read(content)
     kernels = graph.kernels()
     counts = Counter((operator.kind, operator.precision) for operator in graph.operators)
     return {
@@ -100,8 +94,3 @@ def _shape(tensor: dict) -> str:
 
 def _numbers(values: list) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _refuse(message: str) -> int:
-    print(f"tfopt inspect: {message}", file=sys.stderr)
-    return 2

@@ -26,58 +26,58 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
     # Deferred, so that help is answered at once.
-    from tfopt import flatbuffer, micro
+    from tfopt import micro
+    from tfopt.opened import opened
 
-    content = read(args.file)
-    graph = flatbuffer.read(content)
-    plan = micro.plan(graph)
+    content, graph = opened(args.file)
+    refused = micro.refusals(graph)
+    plan = None if refused else micro.plan(graph)
+    largest = max(graph.kernels(), key=micro.stored_bytes, default=None)
     found = {
         "file": str(args.file),
         "flash": len(content),
         "arena": plan and asdict(plan),
-        "refused": micro.refusals(graph),
+        "refused": refused,
     }
-    found["missed"] = _missed(found, graph.kernels(), args.flash, args.arena)
+    found["missed"] = _missed(found, largest and largest.name, args.flash, args.arena)
     if args.c:
-        name = re.sub(r"\W", "_", args.file.stem)
-        name = f"_{name}" if name[:1].isdigit() else name
-        header, source = micro.c_array(content, name)
-        write_atomically(args.c / f"{name}.h", header)
-        write_atomically(args.c / f"{name}.c", source)
-        found["c"] = [str(args.c / f"{name}.{suffix}") for suffix in "hc"]
+        found["c"] = _written(args.c, args.file.stem, content)
     print(json.dumps(found, indent=2) if args.json else _text(found))
     return int(bool(found["refused"] or found["missed"]))
 
 
-def read(path: Path) -> bytes:
-    """Return the bytes of a .tflite file; raise ConfigError where it isn't one."""
-    from tfopt import flatbuffer
+def _written(folder: Path, stem: str, content: bytes) -> list[str]:
+    """Write the C header and source to `folder`; return their paths."""
+    from tfopt.micro import c_array
 
+    if folder.suffix in (".c", ".h", ".cc") or (folder.exists() and not folder.is_dir()):
+        raise ConfigError(f"--c: expected a folder, received {folder}; its files get their names.")
+    # Of C's letters alone, and no word of C itself.
+    name = re.sub(r"\W|^(?=\d)", "_", f"{stem}_tflite", flags=re.ASCII)
+    paths = [folder / f"{name}.{suffix}" for suffix in "hc"]
     try:
-        content = path.read_bytes()
-        flatbuffer.read(content)
+        for path, text in zip(paths, c_array(content, name), strict=True):
+            write_atomically(path, text)
     except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}.") from error
-    except ValueError as error:
-        raise ConfigError(f"can't read {path}: {error}") from error
-    return content
+        raise ConfigError(f"--c: can't write to {folder}: {error.strerror}.") from error
+    return [str(path) for path in paths]
 
 
-def _missed(found: dict, kernels: tuple, flash: int | None, arena: int | None) -> list[str]:
+def _missed(found: dict, largest: str | None, flash: int | None, arena: int | None) -> list[str]:
     """Return a sentence for each budget that is missed, with the layer to shrink."""
     missed = []
     if flash is not None and found["flash"] > flash:
-        largest = max(kernels, key=lambda kernel: kernel.size, default=None)
         missed.append(
             f"flash: {found['flash'] - flash:,} bytes more than {flash:,}"
-            + (f"; the largest kernel is that of {largest.name!r}." if largest else ".")
+            + (f"; the largest kernel is that of {largest!r}." if largest else ".")
         )
     plan = found["arena"]
-    if arena is not None and plan is None:
-        missed.append("arena: not known of a model with loops or branches.")
-    elif arena is not None and plan["bytes"] > arena:
+    taken = plan["bytes"] + plan["states"] if plan else 0
+    if arena is not None and plan is None and not found["refused"]:
+        missed.append("arena: it isn't planned for a model with subgraphs; leave --arena out.")
+    elif arena is not None and taken > arena:
         missed.append(
-            f"arena: {plan['bytes'] - arena:,} bytes more than {arena:,}; most are alive at "
+            f"arena: {taken - arena:,} bytes more than {arena:,}; most are alive at "
             f"{plan['peak_at']!r}, shrink what it reads or writes."
         )
     return missed
@@ -91,6 +91,7 @@ def _text(found: dict) -> str:
             ("arena of activations, bytes", f"{plan['bytes']:,}"),
             ("most bytes alive at once", f"{plan['peak']:,}"),
             ("at", plan["peak_at"]),
+            ("states, bytes", f"{plan['states']:,}"),
         ]
     runs = not found["refused"]
     rows.append(("runs in TensorFlow Lite Micro", "yes" if runs else "no"))

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,24 @@ from tfopt.pareto import front
 from tfopt.tables import table
 
 _LOG = logging.getLogger(__name__)
-# What of a row is shown, and by which two costs a front is drawn.
 _FIGURES = ("accuracy", "gzip_bytes", "bytes", "latency_median_us")
-_COSTS = {"size": "gzip_bytes", "latency": "latency_median_us"}
+_LATENCY = "latency", "latency_median_us"
+_OF_TRAINING = ("augment", "cache_dir", "memory_limit_mb", "validation")
 _HEADS = ("run", "artifact", "accuracy", "gzipped", "bytes", "median µs", "on the front of")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An artifact of a run; `data` is what must be equal for two of them to be comparable."""
+    """An artifact of a run.
+
+    Two of them are comparable where `same` is equal, and their latencies where `machine` is too;
+    `data` says it in short.
+    """
 
     run: str
     data: str
+    same: str
+    machine: str
     row: dict
 
 
@@ -45,9 +50,9 @@ def listed(folder: Path, *, everything: bool = False) -> list[dict]:
     """Return the artifacts of all runs under `folder`, those of one data set together.
 
     Each has `data`, `run`, `artifact`, its figures, and `fronts`: of which of "size" (gzipped
-    bytes) and "latency" it is on the Pareto front of its data set, against accuracy. Without
-    `everything` only those are returned that are on a front among the artifacts of their own run.
-    Raises ConfigError where there is no run.
+    bytes) and "latency" it is on the Pareto front of its data set, against accuracy; latencies are
+    compared on one machine. Without `everything` only those are returned that are on a front among
+    the artifacts of their own run. Raises ConfigError where there is no run.
     """
     if not folder.is_dir():
         raise ConfigError(f"expected a folder with runs, received {folder}, which is none.")
@@ -58,8 +63,8 @@ def listed(folder: Path, *, everything: bool = False) -> list[dict]:
             "report.json to its --workdir."
         )
     kept = []
-    for data in dict.fromkeys(each.data for each in found):
-        peers = [each for each in found if each.data == data]
+    for same in dict.fromkeys(each.same for each in found):
+        peers = [each for each in found if each.same == same]
         best = _fronts(peers)
         for run in dict.fromkeys(each.run for each in peers):
             own = [each for each in peers if each.run == run]
@@ -71,30 +76,47 @@ def listed(folder: Path, *, everything: bool = False) -> list[dict]:
     return sorted(kept, key=lambda entry: (entry["data"], entry["gzip_bytes"]))
 
 
-def _read(path: Path, folder: Path) -> Iterator[Found]:
+def _read(path: Path, folder: Path) -> list[Found]:
     try:
         report = json.loads(path.read_text())
-        name, spec = report["experiment"]["data"]["type"].split(".")[-1], report["data"]
-        for row in report["rows"]:
-            shape = "×".join(map(str, spec["shape"]))
-            classes = len(spec["class_names"])
-            data = f"{name}, {shape}, {classes} classes, {row['examples']:,} test examples"
-            figures = {figure: row[figure] for figure in _FIGURES}
-            artifact = f"{row['stage']}_{row['variant']}"
-            yield Found(
-                str(path.parent.relative_to(folder)), data, {"artifact": artifact, **figures}
-            )
+        spec, asked = report["data"], report["experiment"]["data"]
+        ended = " (incomplete)" if report.get("ended_by") else ""
+        run = f"{path.parent.relative_to(folder.parent)}{ended}"
+        machine = json.dumps(report["environment"], sort_keys=True)
+        return [_found(run, machine, asked, spec, row) for row in report["rows"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _LOG.warning("left out %s, which isn't a report as tfopt writes it (%r).", path, error)
+        return []
+
+
+def _found(run: str, machine: str, asked: dict, spec: dict, row: dict) -> Found:
+    # What only training sees makes no other test split.
+    source = {name: value for name, value in asked.items() if name not in _OF_TRAINING}
+    same = [source, spec["shape"], spec["class_names"], row["examples"]]
+    shape, classes = "×".join(map(str, spec["shape"])), len(spec["class_names"])
+    where = f" of {asked['path']}" if asked.get("path") else ""
+    name = f"{asked['type'].split('.')[-1]}{where}"
+    return Found(
+        run=run,
+        data=f"{name}, {shape}, {classes} classes, {row['examples']:,} test examples",
+        same=json.dumps(same, sort_keys=True),
+        machine=machine,
+        row={
+            "artifact": f"{row['stage']}_{row['variant']}",
+            **{figure: row[figure] for figure in _FIGURES},
+        },
+    )
 
 
 def _fronts(found: list[Found]) -> dict[int, list[str]]:
     """Return by the identity of each of `found` the names of the fronts that it is on."""
     names: dict[int, list[str]] = {id(each): [] for each in found}
-    for name, cost in _COSTS.items():
-        points = [(each.row[cost], each.row["accuracy"]) for each in found]
-        for each, is_on in zip(found, front(points), strict=True):
-            names[id(each)] += [name] if is_on else []
+    machines = [[e for e in found if e.machine == m] for m in {each.machine for each in found}]
+    for name, cost, groups in (("size", "gzip_bytes", [found]), (*_LATENCY, machines)):
+        for group in groups:
+            points = [(each.row[cost], each.row["accuracy"]) for each in group]
+            for each, is_on in zip(group, front(points), strict=True):
+                names[id(each)] += [name] if is_on else []
     return names
 
 
