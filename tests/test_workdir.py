@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from tfopt.config import Experiment, Mesh
@@ -5,7 +7,7 @@ from tfopt.data import Digits
 from tfopt.errors import ConfigError
 from tfopt.models import MLP, SmallCNN
 from tfopt.stages import EMA, Prune, Stage
-from tfopt.workdir import check_shared, check_workdir, claim
+from tfopt.workdir import alone_in, check_shared, check_workdir, claim
 
 
 def experiment(*stages, **changes):
@@ -76,3 +78,18 @@ def test_a_file_that_was_cut_off_is_named_with_its_remedy(workdir, name, remedy)
 def test_a_workdir_that_the_chief_didnt_claim_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="expected a folder that all hosts share"):
         check_shared(tmp_path)
+
+
+def test_a_second_run_is_kept_out_until_the_first_has_ended(tmp_path):
+    refused = f"no other run in it, received that of process {os.getpid()}; wait"
+    with alone_in(tmp_path), pytest.raises(ConfigError, match=refused), alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_already_is_told(tmp_path, caplog):
+    (tmp_path / "mine.txt").write_text("mine")
+    check_workdir(tmp_path, experiment())
+    assert "holds no run yet but other things, as 'mine.txt'" in caplog.text

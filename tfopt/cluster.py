@@ -81,7 +81,8 @@ def described() -> Cluster | None:
         found: Any = json.loads(text)
     except ValueError as error:
         raise ConfigError(
-            f"TF_CONFIG: expected JSON, received {_short(text)} ({error}); write it as {_EXAMPLE}."
+            f"TF_CONFIG: expected JSON, received {_short(text)} ({error}); write it as {_EXAMPLE}, "
+            "or unset it."
         ) from error
     jobs = found.get("cluster") if isinstance(found, dict) else None
     if found == {} or jobs == {}:

@@ -3,6 +3,7 @@
 import atexit
 import gc
 import importlib
+import io
 import logging
 import os
 import pkgutil
@@ -49,8 +50,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _answered(arguments: list[str]) -> int:
+    is_tool = bool(arguments) and not arguments[0].startswith("-")
+    again = "" if is_tool else "; the same command again goes on from here"
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # for terminals without a ×
     try:
-        if arguments and not arguments[0].startswith("-"):
+        if is_tool:
             code = _tool(arguments[0])(arguments[1:])
             sys.stdout.flush()
             return code
@@ -68,9 +73,11 @@ def _answered(arguments: list[str]) -> int:
     except BrokenPipeError:
         # Whoever read has enough, as `head` has; at its exit Python would flush once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not is_tool:
+            print(f"tfopt: nobody reads its output any more{again}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("tfopt: stopped; the same command again goes on from here.", file=sys.stderr)
+        print(f"tfopt: stopped{again}.", file=sys.stderr)
         return 130
 
 

@@ -1,5 +1,6 @@
 """One run: data, model, strategy, then every stage the same way, each proven by its artifacts."""
 
+import contextlib
 import json
 import logging
 import math
@@ -29,7 +30,7 @@ from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
 from tfopt.strategy import Devices, choose, is_tpu
-from tfopt.workdir import check_shared, check_workdir, claim
+from tfopt.workdir import alone_in, check_shared, check_workdir, claim
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,6 +73,10 @@ class _Run:
 
     def all_stages(self) -> list[dict]:
         """Train and prove every stage, write the report, and return its rows on the chief."""
+        with alone_in(self.workdir) if self.is_chief else contextlib.nullcontext():
+            return self._all_stages()
+
+    def _all_stages(self) -> list[dict]:
         stages, rows = self.experiment.stages, []
         if not all(map(self.is_finished, stages)):
             rehearse(self.experiment, self.splits)

@@ -1,6 +1,9 @@
 """Which experiment a workdir belongs to, and whether what it holds can be read."""
 
+import contextlib
 import json
+import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,19 @@ from tfopt.paths import is_local
 _IDENTITY = "experiment.json"
 _FREE = ("min_agreement", "variants", "strategy", "mesh", "replicas", "tpu", "cluster_timeout")
 _SHOWN = 3
+_LOCK = ".lock"
+_LOG = logging.getLogger(__name__)
 
 
 def check_workdir(workdir: Path, experiment: Experiment) -> None:
     """Raise ConfigError where `workdir` can't be used, is damaged or holds another experiment."""
     _check_reachable(workdir)
     mine = experiment.to_json()
+    if not (workdir / _IDENTITY).exists() and (beside := _beside(workdir)):
+        _LOG.warning(
+            "workdir %s: holds no run yet but other things, as %r, beside which all is written.",
+            *(workdir, beside),
+        )
     theirs = _read(workdir / _IDENTITY, "delete it if the folder is this experiment's")
     if theirs is not None:
         # These change no training, or none that would be another: a finished run is proven again,
@@ -37,6 +47,12 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
         _read(workdir / stage.name / "rows.json", "delete it to have the artifacts measured again")
 
 
+def _beside(workdir: Path) -> str:
+    """Return the name of something in `workdir` that can be seen, or nothing."""
+    names = sorted(path.name for path in workdir.iterdir())
+    return next((name for name in names if not name.startswith(".")), "")
+
+
 def _check_reachable(workdir: Path) -> None:
     local = is_local(workdir)
     refusals = (OSError,) if local else (OSError, tf.errors.OpError)
@@ -49,6 +65,40 @@ def _check_reachable(workdir: Path) -> None:
             f"workdir {workdir}: expected a folder that can be written, received {first}; "
             f"{remedy}choose another --workdir."
         ) from error
+
+
+@contextlib.contextmanager
+def alone_in(workdir: Path) -> Iterator[None]:
+    """Keep every other run out of `workdir`, for as long as this process lives.
+
+    Raises ConfigError where there is one already. In the cloud nobody is kept out.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # on Windows
+        fcntl = None
+    if fcntl is None or not is_local(workdir):
+        yield
+        return
+    path = workdir / _LOCK
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"workdir {workdir}: expected no other run in it, received that of process "
+                f"{file.read() or 'unknown'}; wait for its end or choose another --workdir."
+            ) from error
+        except OSError:
+            _LOG.warning("workdir %s: its file system has no locks.", workdir)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def check_shared(workdir: Path) -> None:

@@ -76,9 +76,14 @@ def _checked(args: argparse.Namespace) -> list[int]:
     for path in args.files:
         if not path.is_file():
             raise ConfigError(f"expected .tflite files, received {path}, which is no file.")
+        with path.open("rb") as file:
+            if file.read(8)[4:] != b"TFL3":
+                raise ConfigError(f"can't read {path}: it is not a TFLite file (no TFL3 mark).")
     counts = args.threads.split(",")
     if not all(count.isdecimal() and int(count) for count in counts):
-        raise ConfigError(f"--threads: expected numbers as in 1,2,4, received {args.threads!r}.")
+        raise ConfigError(
+            f"--threads: expected numbers of at least 1 as in 1,2,4, received {args.threads!r}."
+        )
     if args.rounds < 1:
         raise ConfigError(f"--rounds: expected at least 1, received {args.rounds}.")
     if args.runs < args.rounds:

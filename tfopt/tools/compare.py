@@ -20,6 +20,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="tfopt compare",
         description=__doc__,
+        usage="tfopt compare A.tflite B.tflite --config=NAME [--config.data.FIELD=VALUE] [options]",
         epilog="All other flags are those of a run: --config=NAME says which data.",
     )
     parser.add_argument("files", type=Path, nargs=2, metavar="FILE.tflite")

@@ -88,8 +88,10 @@ def _prefixed(index: int, child: "subprocess.Popen[str]") -> threading.Thread:
 
     def read(lines: IO[str]) -> None:
         for line in lines:
-            sys.stdout.write(f"[worker {index}] {line}")
-            sys.stdout.flush()
+            # Who reads may have enough: the run goes on, and its pipe must not fill up.
+            with contextlib.suppress(BrokenPipeError):
+                sys.stdout.write(f"[worker {index}] {line}")
+                sys.stdout.flush()
 
     assert child.stdout is not None
     thread = threading.Thread(target=read, args=(child.stdout,), daemon=True)

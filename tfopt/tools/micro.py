@@ -29,6 +29,9 @@ def main(argv: list[str]) -> int:
     from tfopt import micro
     from tfopt.opened import opened
 
+    for name, budget in (("flash", args.flash), ("arena", args.arena)):
+        if budget is not None and budget < 1:
+            raise ConfigError(f"--{name}: expected bytes, at least 1, received {budget}.")
     content, graph = opened(args.file)
     refused = micro.refusals(graph)
     plan = None if refused else micro.plan(graph)
@@ -73,7 +76,9 @@ def _missed(found: dict, largest: str | None, flash: int | None, arena: int | No
         )
     plan = found["arena"]
     taken = plan["bytes"] + plan["states"] if plan else 0
-    if arena is not None and plan is None and not found["refused"]:
+    if arena is not None and found["refused"]:
+        missed.append("arena: it isn't planned for a file that can't run there.")
+    elif arena is not None and plan is None:
         missed.append("arena: it isn't planned for a model with subgraphs; leave --arena out.")
     elif arena is not None and taken > arena:
         missed.append(
@@ -96,5 +101,18 @@ def _text(found: dict) -> str:
     runs = not found["refused"]
     rows.append(("runs in TensorFlow Lite Micro", "yes" if runs else "no"))
     rows += [("written", path) for path in found.get("c", [])]
-    reasons = [f"TensorFlow Lite Micro refuses {reason}." for reason in found["refused"]]
-    return "\n".join([table(rows, ("", found["file"])), *reasons, *found["missed"]])
+    reasons = [
+        f"TensorFlow Lite Micro refuses {', '.join(operators)}: {reason}."
+        for reason, operators in _by_reason(found["refused"]).items()
+    ]
+    remedy = [] if runs else ["An Int8() artifact computes with integers throughout."]
+    return "\n".join([table(rows, ("", found["file"])), *reasons, *remedy, *found["missed"]])
+
+
+def _by_reason(refused: list[str]) -> dict[str, list[str]]:
+    """Return the operators that are refused for each reason."""
+    found: dict[str, list[str]] = {}
+    for each in refused:
+        operator, _, reason = each.partition(": ")
+        found.setdefault(reason, []).append(operator)
+    return found

@@ -139,7 +139,7 @@ def _table(entries: list[dict]) -> str:
             f"{entry['accuracy']:.2%}",
             f"{entry['gzip_bytes']:,}",
             f"{entry['bytes']:,}",
-            f"{entry['latency_median_us']:,.0f}",
+            f"{entry['latency_median_us']:,.1f}",
             " and ".join(entry["fronts"]),
         )
         for entry in entries
