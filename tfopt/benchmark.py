@@ -98,29 +98,33 @@ def loaded(setting: Setting) -> Any:
         )
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise CannotRunError(
-            f"{setting.path}: LiteRT can't load it: {said}; look at it with `tfopt inspect`."
-        ) from error
+        raise _refused(setting.path, "load", error) from error
     return interpreter
 
 
 def _first(interpreter: Any, path: Path) -> float:
     """Fill the inputs and run once; return the seconds. Raises CannotRunError."""
-    for noisy in (True, False):
-        try:
-            _fill(interpreter, noisy=noisy)
-            began = time.perf_counter()
-            interpreter.invoke()
-            return time.perf_counter() - began
-        except (ValueError, RuntimeError) as error:
-            said = " ".join(str(error).split())
-            # Noise may be no row of a table, which 0 is.
-            if not noisy:
-                raise CannotRunError(
-                    f"{path}: LiteRT can't run it: {said}; look at it with `tfopt inspect`."
-                ) from error
-    raise AssertionError
+    # Noise may be no row of a table, which 0 is.
+    with contextlib.suppress(ValueError, RuntimeError):
+        return _filled_and_run(interpreter, noisy=True)
+    try:
+        return _filled_and_run(interpreter, noisy=False)
+    except (ValueError, RuntimeError) as error:
+        raise _refused(path, "run", error) from error
+
+
+def _filled_and_run(interpreter: Any, *, noisy: bool) -> float:
+    _fill(interpreter, noisy=noisy)
+    began = time.perf_counter()
+    interpreter.invoke()
+    return time.perf_counter() - began
+
+
+def _refused(path: Path, what: str, error: Exception) -> CannotRunError:
+    said = " ".join(str(error).split())
+    return CannotRunError(
+        f"{path}: LiteRT can't {what} it: {said}; look at it with `tfopt inspect`."
+    )
 
 
 def _fill(interpreter: Any, *, noisy: bool) -> None:
@@ -129,11 +133,9 @@ def _fill(interpreter: Any, *, noisy: bool) -> None:
     for details in interpreter.get_input_details():
         shape, dtype = tuple(details["shape"]), np.dtype(details["dtype"])
         values = np.zeros(shape, dtype)
-        if not noisy:
-            pass
-        elif dtype.kind == "f":
+        if noisy and dtype.kind == "f":
             values = rng.uniform(-1, 1, shape).astype(dtype)
-        elif details["quantization"][0]:
+        elif noisy and details["quantization"][0]:
             limits = np.iinfo(dtype)
             values = rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
         interpreter.set_tensor(details["index"], values)

@@ -27,6 +27,11 @@ class Cluster:
     addresses: tuple[str, ...]
     index: int
 
+    @property
+    def are_several(self) -> bool:
+        """Whether there is another worker than this one."""
+        return len(self.addresses) > 1
+
     def gather(self, timeout: float) -> None:
         """Return when every worker can be reached; raise ConfigError after `timeout` seconds.
 

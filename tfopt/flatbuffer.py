@@ -156,8 +156,7 @@ class Graph:
 
 def read(content: bytes) -> Graph:
     """Return what the .tflite `content` says; raise ValueError where it isn't one, or damaged."""
-    if content[4:8] != _IDENTIFIER:
-        raise ValueError("it is not a TFLite file (it has no TFL3 mark).")
+    check_mark(content)
     try:
         model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
         for buffer in model.buffers:
@@ -171,6 +170,12 @@ def read(content: bytes) -> Graph:
         raise
     except _DAMAGE as error:
         raise ValueError(f"it is a damaged TFLite file ({error}).") from error
+
+
+def check_mark(content: bytes) -> None:
+    """Raise ValueError unless `content`, which may be the first 8 bytes alone, is of a .tflite."""
+    if content[4:8] != _IDENTIFIER:
+        raise ValueError("it is not a TFLite file (it has no TFL3 mark).")
 
 
 def gzip_size(content: bytes) -> int:

@@ -117,7 +117,7 @@ def leave(code: int, message: str = "") -> None:
     """
     with contextlib.suppress(ConfigError):
         found = cluster.described()
-        if "tensorflow" in sys.modules and found and len(found.addresses) > 1:
+        if "tensorflow" in sys.modules and found and found.are_several:
             sys.stdout.flush()
             sys.stderr.write(message)
             sys.stderr.flush()

@@ -34,6 +34,9 @@ Tools:
 """
 
 
+_AGAIN = "; the same command again goes on from here"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _answered(arguments: list[str]) -> int:
     is_tool = bool(arguments) and not arguments[0].startswith("-")
-    again = "" if is_tool else "; the same command again goes on from here"
+    again = "" if is_tool else _AGAIN
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # for terminals without a ×
     try:
@@ -82,7 +85,7 @@ def _answered(arguments: list[str]) -> int:
 
 
 def _preempted() -> int:
-    print("tfopt: stopped by SIGTERM; the same command again goes on from here.", file=sys.stderr)
+    print(f"tfopt: stopped by SIGTERM{_AGAIN}.", file=sys.stderr)
     return preemption.EXIT_CODE
 
 

@@ -47,7 +47,7 @@ def choose(
     """
     tpus, gpus = tf.config.list_physical_devices("TPU"), tf.config.list_physical_devices("GPU")
     hosts = cluster.described()
-    if hosts and len(hosts.addresses) > 1 and name not in ("auto", "multi_worker"):
+    if hosts and hosts.are_several and name not in ("auto", "multi_worker"):
         raise ConfigError(
             f"config.strategy: expected 'multi_worker' or 'auto' on the {len(hosts.addresses)} "
             f"workers of TF_CONFIG, received {name!r}, with which each would write the same files; "

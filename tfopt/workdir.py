@@ -26,13 +26,10 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
     """Raise ConfigError where `workdir` can't be used, is damaged or holds another experiment."""
     _check_reachable(workdir)
     mine = experiment.to_json()
-    if not (workdir / _IDENTITY).exists() and (beside := _beside(workdir)):
-        _LOG.warning(
-            "workdir %s: holds no run yet but other things, as %r, beside which all is written.",
-            *(workdir, beside),
-        )
     theirs = _read(workdir / _IDENTITY, "delete it if the folder is this experiment's")
-    if theirs is not None:
+    if theirs is None:
+        _tell_what_is_there(workdir)
+    else:
         # These change no training, or none that would be another: a finished run is proven again,
         # where it must be, and one that was stopped may go on with other devices.
         free = {name: mine[name] for name in _FREE}
@@ -47,10 +44,14 @@ def check_workdir(workdir: Path, experiment: Experiment) -> None:
         _read(workdir / stage.name / "rows.json", "delete it to have the artifacts measured again")
 
 
-def _beside(workdir: Path) -> str:
-    """Return the name of something in `workdir` that can be seen, or nothing."""
-    names = sorted(path.name for path in workdir.iterdir())
-    return next((name for name in names if not name.startswith(".")), "")
+def _tell_what_is_there(workdir: Path) -> None:
+    """Log that `workdir`, which is of no run yet, holds things that can be seen."""
+    names = sorted(path.name for path in workdir.iterdir() if not path.name.startswith("."))
+    if names:
+        _LOG.warning(
+            "workdir %s: holds no run yet but other things, as %r, beside which all is written.",
+            *(workdir, names[0]),
+        )
 
 
 def _check_reachable(workdir: Path) -> None:

@@ -4,8 +4,10 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tfopt.errors import ConfigError
+from tfopt.opened import check_is_one
 from tfopt.tables import table
 
 _HEADS = ("file", "threads", "XNNPACK", "median µs", "p90 µs", "p99 µs", "of the first (rounds)")
@@ -35,40 +37,53 @@ def main(argv: list[str]) -> int:
     from tfopt.report import environment
 
     delegates = {"on": [True], "off": [False], "both": [True, False]}[args.xnnpack]
-    alone = [benchmark.Setting(path, 1, xnnpack) for xnnpack in delegates for path in args.files]
+    alone, settings = (
+        [
+            benchmark.Setting(path, count, xnnpack)
+            for count in counts
+            for xnnpack in delegates
+            for path in args.files
+        ]
+        for counts in ([1], threads)
+    )
     if args.cold:
         print(json.dumps(asdict(benchmark.cold(alone[0]))))
         return 0
-    colds = [benchmark.cold_in_child(setting) for setting in alone]
-    # The files of one way of running them stand together, the first of them is the reference.
-    settings = [
-        benchmark.Setting(path, count, xnnpack)
-        for count in threads
-        for xnnpack in delegates
-        for path in args.files
-    ]
+    cold = [_cold(setting) for setting in alone]
     latencies = benchmark.side_by_side(settings, runs=args.runs, rounds=args.rounds)
-    warm = [
+    warm = _warm(settings, latencies, len(args.files))
+    found = {"latency": warm, "cold": cold, "environment": environment()}
+    print(json.dumps(found, indent=2) if args.json else _text(found))
+    return 0
+
+
+def _cold(setting: Any) -> dict:
+    from tfopt.benchmark import cold_in_child
+
+    return {
+        "file": str(setting.path),
+        "xnnpack": setting.xnnpack,
+        "bytes": setting.path.stat().st_size,
+        **asdict(cold_in_child(setting)),
+    }
+
+
+def _warm(settings: list, latencies: list, files: int) -> list[dict]:
+    """Return the figures of each of `settings`, in which every `files` are run in one way.
+
+    The first of these is the reference of the others.
+    """
+    from tfopt.benchmark import figures
+
+    return [
         {
             "file": str(setting.path),
             "threads": setting.threads,
             "xnnpack": setting.xnnpack,
-            **benchmark.figures(found, latencies[index - index % len(args.files)]),
+            **figures(found, latencies[index - index % files]),
         }
         for index, (setting, found) in enumerate(zip(settings, latencies, strict=True))
     ]
-    first = [
-        {
-            "file": str(setting.path),
-            "xnnpack": setting.xnnpack,
-            "bytes": setting.path.stat().st_size,
-            **asdict(each),
-        }
-        for setting, each in zip(alone, colds, strict=True)
-    ]
-    found = {"latency": warm, "cold": first, "environment": environment()}
-    print(json.dumps(found, indent=2) if args.json else _text(found))
-    return 0
 
 
 def _checked(args: argparse.Namespace) -> list[int]:
@@ -76,9 +91,7 @@ def _checked(args: argparse.Namespace) -> list[int]:
     for path in args.files:
         if not path.is_file():
             raise ConfigError(f"expected .tflite files, received {path}, which is no file.")
-        with path.open("rb") as file:
-            if file.read(8)[4:] != b"TFL3":
-                raise ConfigError(f"can't read {path}: it is not a TFLite file (no TFL3 mark).")
+        check_is_one(path)
     counts = args.threads.split(",")
     if not all(count.isdecimal() and int(count) for count in counts):
         raise ConfigError(

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from tfopt.tables import table
 
 _LOG = logging.getLogger(__name__)
 _FIGURES = ("accuracy", "gzip_bytes", "bytes", "latency_median_us")
-_LATENCY = "latency", "latency_median_us"
 _OF_TRAINING = ("augment", "cache_dir", "memory_limit_mb", "validation")
 _HEADS = ("run", "artifact", "accuracy", "gzipped", "bytes", "median µs", "on the front of")
 
@@ -111,13 +111,17 @@ def _found(run: str, machine: str, asked: dict, spec: dict, row: dict) -> Found:
 def _fronts(found: list[Found]) -> dict[int, list[str]]:
     """Return by the identity of each of `found` the names of the fronts that it is on."""
     names: dict[int, list[str]] = {id(each): [] for each in found}
-    machines = [[e for e in found if e.machine == m] for m in {each.machine for each in found}]
-    for name, cost, groups in (("size", "gzip_bytes", [found]), (*_LATENCY, machines)):
-        for group in groups:
-            points = [(each.row[cost], each.row["accuracy"]) for each in group]
-            for each, is_on in zip(group, front(points), strict=True):
-                names[id(each)] += [name] if is_on else []
+    for each in _on_front(found, "gzip_bytes"):
+        names[id(each)].append("size")
+    for machine in {each.machine for each in found}:
+        for each in _on_front([e for e in found if e.machine == machine], "latency_median_us"):
+            names[id(each)].append("latency")
     return names
+
+
+def _on_front(found: list[Found], cost: str) -> list[Found]:
+    on = front([(each.row[cost], each.row["accuracy"]) for each in found])
+    return list(compress(found, on))
 
 
 def _entry(found: Found, fronts: list[str]) -> dict[str, Any]:
