@@ -70,8 +70,10 @@ def reference(model):
     return evaluate.logits(model, split())
 
 
-def measure(artifact, model, reference, **options):
-    return evaluate.measure(artifact, model=model, test=split(), reference=reference, **options)
+def measure(artifact, model, reference, test=None, **options):
+    options |= {"model": model, "test": test or split(), "reference": reference}
+    outputs = evaluate.answers(artifact, model, options["test"])
+    return evaluate.measure(artifact, outputs=outputs, **options)
 
 
 def codes_per_channel(values, axis):
@@ -216,9 +218,7 @@ def test_a_model_that_knows_nothing_is_said_to(artifacts, model, reference, capl
     logits, labels = reference
     wrong = (logits.argmax(-1) + 1) % logits.shape[-1]  # never what the model says
     data = tf.data.Dataset.from_tensors((EXAMPLES[:70], wrong, np.ones(len(wrong))))
-    found = evaluate.measure(
-        artifacts["float32"], model=model, test=data, reference=(logits, wrong)
-    )
+    found = measure(artifacts["float32"], model, (logits, wrong), data)
     assert found.accuracy == 0 < found.chance == np.bincount(wrong).max() / 70
     assert "hardly better than always the most frequent" in caplog.text
 

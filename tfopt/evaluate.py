@@ -115,9 +115,19 @@ def logits(model: "keras.Model", test: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(outputs), np.concatenate(labels).reshape(-1)
 
 
+def answers(artifact: Artifact, model: "keras.Model", test: Any) -> np.ndarray:
+    """Return the logits, (n, classes), of `artifact`, made of `model`, on the test split.
+
+    They are in the order of `logits(model, test)`. Raises ArtifactError where LiteRT can't run it.
+    """
+    run = Runner(artifact, threads=os.cpu_count() or 1)
+    return np.concatenate([run(x)[real] for x, _, real in _batches(model, test)])
+
+
 def measure(
     artifact: Artifact,
     *,
+    outputs: np.ndarray,
     model: "keras.Model",
     test: Any,
     reference: tuple[np.ndarray, np.ndarray],
@@ -126,13 +136,12 @@ def measure(
 ) -> Measurement:
     """Measure the bytes of `artifact` on the whole test split.
 
-    `reference` is what `logits(model, test)` returned. Raises ArtifactError where LiteRT
-    can't run the artifact, or where it doesn't agree with the Keras model (see `agrees`); then
-    `model` tells at which layer they part. `keeps` says whether the variant can keep layers float.
+    `outputs` is what `answers(artifact, model, test)` returned, `reference` what `logits(model,
+    test)` did. Raises ArtifactError where LiteRT can't run the artifact, or where it doesn't agree
+    with the Keras model (see `agrees`); then `model` tells at which layer they part. `keeps` says
+    whether the variant can keep layers float.
     """
     expected, labels = reference
-    run = Runner(artifact, threads=os.cpu_count() or 1)
-    outputs = np.concatenate([run(x)[real] for x, _, real in _batches(model, test)])
     classes, expected_classes = outputs.argmax(-1), expected.argmax(-1)
     same = (classes == expected_classes) & np.isfinite(outputs).all(-1)
     if not agrees(float(same.mean()), len(same), min_agreement):

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import evaluate, export, hosts, report
+from tfopt import answers, evaluate, export, hosts, report
+from tfopt.answers import Answers
 from tfopt.checkpoint import (
     full_disk_is_an_error,
     load_model,
@@ -204,6 +205,7 @@ class _Run:
         names = [variant.name for variant in variants]
         for name in {row["variant"] for row in earlier} - set(names):
             (self.workdir / "artifacts" / f"{stage.name}_{name}.tflite").unlink(missing_ok=True)
+        answers.keep_only(path.parent, names)
         return rows
 
     def _measured(self, stage: Stage, variants: list) -> Iterator[dict]:
@@ -212,14 +214,19 @@ class _Run:
             return
         model = self._load(stage.name)
         reference = evaluate.logits(model, self.splits.test)
+        folder = self.workdir / stage.name
+        Answers(*reference).write(folder, answers.KERAS)
         examples = self._representative(max(getattr(v, "examples", 1) for v in variants))
         for variant in variants:
             content = variant.convert(model, examples)
             artifact = export.Artifact(stage=stage.name, variant=variant.name, content=content)
             _LOG.info("artifact %s: %s bytes.", artifact.name, f"{len(content):,}")
             artifact.write(self.workdir / "artifacts")
+            outputs = evaluate.answers(artifact, model, self.splits.test)
+            Answers(outputs, reference[1]).write(folder, variant.name)
             measured = evaluate.measure(
                 artifact,
+                outputs=outputs,
                 model=model,
                 test=self.splits.test,
                 reference=reference,

@@ -140,7 +140,12 @@ def check_variant(
     )
     reference = evaluate.logits(model, splits.test)
     measured = evaluate.measure(
-        artifact, model=model, test=splits.test, reference=reference, min_agreement=0
+        artifact,
+        outputs=evaluate.answers(artifact, model, splits.test),
+        model=model,
+        test=splits.test,
+        reference=reference,
+        min_agreement=0,
     )
     assert np.isfinite(measured.max_logit_difference), f"{artifact.name}: logits aren't finite"
     zeros, expected = sum(k.zeros for k in measured.kernels), measure(model).kernels

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.answered import answered
 from tests.pipeline.conftest import TINY
-from tfopt import pipeline
+from tfopt import answers, pipeline
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
 from tfopt.data import Spec
@@ -336,3 +336,15 @@ def test_a_sequential_model_is_taken_and_a_subclassed_one_is_not(experiment, tmp
     experiment.model = keras.Sequential([layers.Dense(10)])
     with pytest.raises(ConfigError, match="expected a function of the data's spec .* received a"):
         pipeline.run(experiment, tmp_path / "other")
+
+
+def test_answers_on_the_test_split_are_kept(tiny_run):
+    rows, workdir, _ = tiny_run
+    for row in rows:
+        found = answers.read(workdir / row["stage"], row["variant"])
+        expected = answers.read(workdir / row["stage"], answers.KERAS)
+        assert found.accuracy == row["accuracy"]
+        assert expected.accuracy == row["keras_accuracy"]
+        assert np.array_equal(found.labels, expected.labels)
+        difference = np.abs(found.logits - expected.logits).max()
+        assert difference == pytest.approx(row["max_logit_difference"], rel=1e-5)
