@@ -10,7 +10,7 @@ import numpy as np
 from tfopt.compat import keras, tf
 from tfopt.data import from_arrays
 from tfopt.graph import rebuilt
-from tfopt.models import ResNet
+from tfopt.models import SmallCNN
 from tfopt.stages import SGD, AtOnce, Prune, Quantize, Stage, Teacher
 from tfopt.stages.ready import ready
 from tfopt.tpu.pretended import pretended
@@ -91,7 +91,7 @@ def nearest(variable, found):
 
 
 keras.utils.set_random_seed(0)
-plain, teacher = ResNet(depth=8)(SPLITS.spec), ResNet(depth=8)(SPLITS.spec)
+plain, teacher = (SmallCNN(filters=(8, 8, 8))(SPLITS.spec) for _ in range(2))
 strategy, results = pretended(1), {}
 for name, stage in STAGES.items():
     with strategy.scope():
