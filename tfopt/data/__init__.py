@@ -7,6 +7,7 @@ from tfopt.data.arrays import Arrays
 from tfopt.data.augment import Augment
 from tfopt.data.cifar10 import Cifar10
 from tfopt.data.digits import Digits
+from tfopt.data.front_end import Image, LogMel, Tokens, Waveform
 from tfopt.data.image_folder import ImageFolder
 from tfopt.data.normalisation import Normalisation
 from tfopt.data.pipeline import from_arrays
@@ -18,10 +19,14 @@ __all__ = [
     "Augment",
     "Cifar10",
     "Digits",
+    "Image",
     "ImageFolder",
+    "LogMel",
     "Normalisation",
     "Source",
     "Spec",
     "Splits",
+    "Tokens",
+    "Waveform",
     "from_arrays",
 ]

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tfopt.data import disk
+from tfopt.data.front_end import FrontEnd
 from tfopt.data.pipeline import Pair
 from tfopt.data.quality import hint
 from tfopt.data.source import Source
@@ -23,12 +24,13 @@ class Arrays(Source):
 
     x is (n, ...) whole numbers or float, y (n,) whole numbers. x_validation, y_validation replace
     the share `validation` where they are there. `class_names` are the numbers where none are
-    given. Examples of more than `memory_limit_mb` in all are unpacked to `cache_dir` and read
-    from there batch by batch.
+    given, and `front_end` says what x was made of. Examples of more than `memory_limit_mb` in all
+    are unpacked to `cache_dir` and read from there batch by batch.
     """
 
     path: str
     class_names: tuple[str, ...] = ()
+    front_end: FrontEnd | None = None
     memory_limit_mb: int = bounded(1024, least=0)
     cache_dir: str = "~/.cache/tfopt"
 
@@ -49,6 +51,7 @@ class Arrays(Source):
             **pairs,
             class_names=tuple(self.class_names) or _numbered(pairs["train"][1]),
             batch_size=batch_size,
+            front_end=self.front_end,
         )
 
     def _pair(self, archive: zipfile.ZipFile, path: Path, split: str, members: set) -> Pair:

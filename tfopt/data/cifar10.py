@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tfopt.compat import keras
+from tfopt.data.front_end import Image
 from tfopt.data.pipeline import Pair
 from tfopt.data.source import Source
 from tfopt.data.splits import Splits
@@ -33,7 +34,11 @@ class Cifar10(Source):
             warnings.simplefilter("ignore")
             train, test = _unpacked(folder) or _fetched(folder)
         return self.splits(
-            train=train, test=test, class_names=tuple(_NAMES.split()), batch_size=batch_size
+            train=train,
+            test=test,
+            class_names=tuple(_NAMES.split()),
+            batch_size=batch_size,
+            front_end=Image(),
         )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tfopt.data.front_end import Image
 from tfopt.data.partition import set_apart
 from tfopt.data.source import Source
 from tfopt.data.splits import Splits
@@ -29,4 +30,5 @@ class Digits(Source):
             test=(images[test], digits.target[test]),
             class_names=tuple("0123456789"),
             batch_size=batch_size,
+            front_end=Image(peak=16),
         )

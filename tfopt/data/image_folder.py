@@ -10,6 +10,7 @@ import numpy as np
 
 from tfopt.data import disk
 from tfopt.data.decode import decode, first_shape
+from tfopt.data.front_end import Image
 from tfopt.data.pipeline import Pair
 from tfopt.data.quality import hint
 from tfopt.data.source import Source
@@ -63,7 +64,12 @@ class ImageFolder(Source):
         _LOG.info("data: reading %s images.", f"{count:,}")
         on_disk = count * math.prod(shape) > self.memory_limit_mb * 2**20
         pairs = {split: self._pair(root, found[split], shape, on_disk) for split in splits}
-        return self.splits(**pairs, class_names=tuple(found["train"]), batch_size=batch_size)
+        return self.splits(
+            **pairs,
+            class_names=tuple(found["train"]),
+            batch_size=batch_size,
+            front_end=Image(),
+        )
 
     def _pair(self, root: Path, listing: _Listing, shape: tuple, on_disk: bool) -> Pair:
         paths = [path for files in listing.values() for path in files]

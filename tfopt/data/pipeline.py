@@ -9,6 +9,7 @@ import numpy as np
 
 from tfopt.compat import tf
 from tfopt.data import quality
+from tfopt.data.front_end import FrontEnd
 from tfopt.data.normalisation import Normalisation, measured
 from tfopt.data.partition import set_apart
 from tfopt.data.rows import gatherer
@@ -29,6 +30,7 @@ def from_arrays(
     seed: int = 0,
     augment: Callable | None = None,
     normalisation: Normalisation | None = None,
+    front_end: FrontEnd | None = None,
 ) -> Splits:
     """Return the splits of a data set that is given as pairs (examples, labels).
 
@@ -36,8 +38,9 @@ def from_arrays(
     read batch by batch. Labels are (n,) or (n, 1) whole numbers that index `class_names`.
     `validation` is a pair of its own or the share of the training data that `seed` sets apart
     for it. `augment(examples, seed)` changes a training batch before it is normalised;
-    without a `normalisation`, the training data's own mean and deviation are used. Raises
-    ConfigError for data that can't be trained on.
+    without a `normalisation`, the training data's own mean and deviation are used.
+    `front_end` says what the examples were made of. Raises ConfigError for data that can't be
+    trained on.
     """
     given = {"train": train, "test": test}
     if not isinstance(validation, (int, float)):
@@ -71,6 +74,7 @@ def from_arrays(
             train_size=train_size,
             normalisation=normalisation,
             limits=None if normalisation.changes else _limits([rows for rows, _ in pairs.values()]),
+            front_end=front_end,
         ),
         batch_size=batch_size,
     )

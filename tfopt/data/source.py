@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from tfopt.data.front_end import FrontEnd
 from tfopt.data.normalisation import Normalisation
 from tfopt.data.pipeline import Pair, from_arrays
 from tfopt.data.splits import Splits
@@ -39,6 +40,7 @@ class Source:
         validation: Pair | None = None,
         class_names: tuple[str, ...],
         batch_size: int,
+        front_end: FrontEnd | None = None,
     ) -> Splits:
         """Return the splits of these pairs (examples, labels) as the fields say."""
         normalisation = None
@@ -53,4 +55,5 @@ class Source:
             seed=self.seed,
             augment=self.augment,
             normalisation=normalisation,
+            front_end=front_end,
         )

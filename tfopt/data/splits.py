@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from tfopt.compat import tf
+from tfopt.data.front_end import FrontEnd
 from tfopt.data.normalisation import Normalisation
 
 
@@ -17,6 +18,7 @@ class Spec:
     normalised); labels are integers from 0 to `classes - 1`. `train_size` counts the examples
     that are trained on, without those that went to validation. `limits` are the least and the
     greatest of all values where they are whole numbers that come as they are, such as tokens.
+    `front_end` says what an example is made of, None where it is features, made elsewhere.
     """
 
     shape: tuple[int, ...]
@@ -24,6 +26,7 @@ class Spec:
     train_size: int
     normalisation: Normalisation = Normalisation()
     limits: tuple[int, int] | None = None
+    front_end: FrontEnd | None = None
 
     @property
     def classes(self) -> int:
