@@ -5,7 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tfopt.checkpoint import (
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment
 from tfopt.facts import activation_bits
+from tfopt.metadata import Description, attached
 from tfopt.paths import located
 from tfopt.rehearsal import build, is_trained, rehearse
 from tfopt.runner import ArtifactError
@@ -31,7 +32,7 @@ from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
 from tfopt.strategy import Devices, choose, is_tpu
-from tfopt.workdir import alone_in, check_shared, check_workdir, claim
+from tfopt.workdir import alone_in, check_shared, check_workdir, claim, config_hash
 
 _LOG = logging.getLogger(__name__)
 
@@ -223,7 +224,11 @@ class _Run:
             _LOG.info("artifact %s: %s bytes.", artifact.name, f"{len(content):,}")
             artifact.write(self.workdir / "artifacts")
             outputs = evaluate.answers(artifact, model, self.splits.test)
-            Answers(outputs, reference[1]).write(folder, variant.name)
+            answered = Answers(outputs, reference[1])
+            answered.write(folder, variant.name)
+            # Before all else is measured: that shall be of the file as it is.
+            artifact = replace(artifact, content=self._described(artifact, answered))
+            artifact.write(self.workdir / "artifacts")
             measured = evaluate.measure(
                 artifact,
                 outputs=outputs,
@@ -234,6 +239,23 @@ class _Run:
                 keeps=hasattr(variant, "exclude"),
             )
             yield {**measured.to_json(), "asked": plain(variant)}
+
+    def _described(self, artifact: export.Artifact, answered: Answers) -> bytes:
+        """Return the bytes of `artifact` with what it is and what it `answered` in them."""
+        spec = self.splits.spec
+        description = Description(
+            config=self.experiment.name,
+            config_hash=config_hash(self.experiment),
+            stage=artifact.stage,
+            variant=artifact.variant,
+            accuracy=answered.accuracy,
+            examples=len(answered.labels),
+            shape=tuple(spec.shape),
+            class_names=tuple(spec.class_names),
+            normalisation=spec.normalisation,
+            front_end=spec.front_end,
+        )
+        return attached(artifact.content, description)
 
     def _representative(self, count: int) -> np.ndarray:
         """Return at least `count` normalised examples of the training split, if it has them."""

@@ -1,6 +1,7 @@
 """Which experiment a workdir belongs to, and whether what it holds can be read."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -109,6 +110,12 @@ def check_shared(workdir: Path) -> None:
             f"workdir {workdir}: expected a folder that all hosts share, received one without "
             "what worker 0 wrote to it; choose a --workdir on a disk that all of them mount."
         )
+
+
+def config_hash(experiment: Experiment) -> str:
+    """Return 12 hexadecimal digits of all in `experiment` that another training comes of."""
+    kept = {name: value for name, value in experiment.to_json().items() if name not in _FREE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def claim(workdir: Path, experiment: Experiment) -> None:

@@ -10,14 +10,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.answered import answered
 from tests.pipeline.conftest import TINY
-from tfopt import answers, pipeline
+from tfopt import answers, metadata, pipeline
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
-from tfopt.data import Spec
+from tfopt.data import Image, Spec
 from tfopt.errors import ConfigError, RunError
 from tfopt.export import Float16
 from tfopt.models import Saved
 from tfopt.stages import Cluster, CorrectBias, Equalize, OneShotPrune, Prune, Stage, Teacher
+from tfopt.workdir import config_hash
 
 STAGES = ("train", "prune", "quantize")
 FLOAT = ("float32", "float16", "dynamic", "int8")
@@ -73,6 +74,22 @@ def test_report_holds_the_rows_and_what_was_asked(tiny_run, experiment):
     assert report["experiment"] == json.loads(json.dumps(experiment.to_json()))
     assert report["data"]["class_names"] == list("0123456789")
     assert "| quantize_int8 |" in (workdir / "report.md").read_text()
+
+
+def test_every_artifact_says_what_it_is(tiny_run, experiment):
+    rows, workdir, _ = tiny_run
+    for row in rows:
+        content = (workdir / "artifacts" / f"{row['stage']}_{row['variant']}.tflite").read_bytes()
+        assert row["bytes"] == len(content)
+        found = metadata.read(content)
+        assert [found.stage, found.variant] == [row["stage"], row["variant"]]
+        assert [found.accuracy, found.examples] == [row["accuracy"], row["examples"]]
+        assert (found.config, found.config_hash) == ("tiny", config_hash(experiment))
+        assert found.front_end == Image(peak=16) and found.shape == (8, 8, 1)
+    experiment.variants, experiment.min_agreement = [], 0.1
+    assert config_hash(experiment) == found.config_hash
+    experiment.seed = 1
+    assert config_hash(experiment) != found.config_hash
 
 
 @pytest.mark.parametrize(("stage", "first"), [("train", 1), ("prune", 4), ("quantize", 7)])
