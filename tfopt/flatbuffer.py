@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import tflite_schema
+from tfopt.densify import densified
 
 _IDENTIFIER = b"TFL3"
 # The input that is the kernel, and the kernel's axis of output channels.
@@ -24,21 +25,20 @@ _KERNELS = {
     "EMBEDDING_LOOKUP": (1, -1),
     "GATHER": (0, -1),
 }
+# What makes a kernel of the one that is stored.
+_EXPANDING = ("DEQUANTIZE", "DENSIFY")
 # Types without one of NumPy's own: their bytes are kept flat, and never taken for a kernel.
 _OPAQUE = {"STRING", "RESOURCE", "VARIANT", "BFLOAT16", "INT2", "UINT4"}
 _CONVERTERS = ("tfl.", "arith.")
 _DAMAGE = (struct.error, IndexError, ValueError, TypeError, KeyError, AttributeError)
 
 
-class SparseError(ValueError):
-    """The file has a tensor in TFLite's sparse form."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
     """One tensor; `values` holds a constant's stored numbers, None for what is computed.
 
-    One that `keeps` its values from one inference to the next is a state.
+    One that `keeps` its values from one inference to the next is a state. Of one that is stored in
+    TFLite's `sparse` form, `values` has the zeros too.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Tensor:
     axis: int
     values: np.ndarray | None
     keeps: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,16 +139,17 @@ class Graph:
 
     def kernels(self) -> tuple[Kernel, ...]:
         """Return the constant kernels, each once, in the order of their operators."""
-        dequantized = {
+        made = {
             id(operator.outputs[0]): operator.inputs[0]
             for operator in self.operators
-            if operator.kind == "DEQUANTIZE"
+            if operator.kind in _EXPANDING and operator.inputs
         }
         found: dict[int, Kernel] = {}
         for operator in self.operators:
             place, axis = _KERNELS.get(operator.kind, (len(operator.inputs), 0))
             for tensor in operator.inputs[place : place + 1]:
-                stored = dequantized.get(id(tensor), tensor)
+                stored = made.get(id(tensor), tensor)
+                stored = made.get(id(stored), stored)  # a DENSIFY before a DEQUANTIZE
                 if stored is not None and stored.values is not None and stored.values.ndim > 1:
                     layer = kernel_layer(stored.name, operator.outputs[0].name)
                     found.setdefault(id(stored), _kernel(layer, operator.kind, stored, axis))
@@ -166,8 +168,6 @@ def read(content: bytes) -> Graph:
                 buffer.data = np.frombuffer(stored, np.uint8)
         codes = [_operator_name(code) for code in model.operatorCodes]
         return _graph(model, codes)
-    except SparseError:
-        raise
     except _DAMAGE as error:
         raise ValueError(f"it is a damaged TFLite file ({error}).") from error
 
@@ -220,12 +220,6 @@ def _tensor(buffers: list, tensor: Any) -> Tensor:
     kind = _enum(tflite_schema.TensorType, tensor.type)
     shape = tuple(int(size) for size in _listed(tensor.shape))
     quantization, name = tensor.quantization, (tensor.name or b"").decode(errors="replace")
-    data = buffers[tensor.buffer].data
-    if data is not None and tensor.sparsity is not None:
-        raise SparseError(
-            f"it stores {name!r} in TFLite's sparse form, which is read neither here nor by "
-            "TensorFlow Lite Micro; export it without."
-        )
     return Tensor(
         name=name,
         shape=shape,
@@ -233,20 +227,27 @@ def _tensor(buffers: list, tensor: Any) -> Tensor:
         scales=tuple(float(x) for x in _listed(quantization and quantization.scale)),
         zero_points=tuple(int(x) for x in _listed(quantization and quantization.zeroPoint)),
         axis=quantization.quantizedDimension if quantization else 0,
-        values=None if data is None or not len(data) else _values(data, kind, shape),
+        values=stored_values(buffers, tensor),
         keeps=bool(tensor.isVariable),
+        sparse=tensor.sparsity is not None,
     )
 
 
-def _values(data: np.ndarray, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+def stored_values(buffers: list, tensor: Any) -> np.ndarray | None:
+    """Return the numbers that the schema's `tensor` has in `buffers`, None of a computed one."""
+    data = buffers[tensor.buffer].data
+    if data is None or not len(data):
+        return None
+    kind = _enum(tflite_schema.TensorType, tensor.type)
     if kind in _OPAQUE or kind.startswith("FLOAT8"):
         return np.asarray(data)
+    shape = tuple(int(size) for size in _listed(tensor.shape))
     dtype = "int8" if kind == "INT4" else kind.lower()
     raw = np.frombuffer(np.asarray(data, np.uint8).tobytes(), dtype)
     if kind == "INT4":
         # Two in a byte, the low half first; shifting up and down again extends the sign.
         raw = np.stack([raw << 4 >> 4, raw >> 4], axis=-1).reshape(-1)[: int(np.prod(shape))]
-    return raw.reshape(shape)
+    return raw.reshape(shape) if tensor.sparsity is None else densified(tensor.sparsity, raw, shape)
 
 
 def _kernel(layer: str, operator: str, tensor: Tensor, axis: int) -> Kernel:

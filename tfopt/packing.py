@@ -51,13 +51,14 @@ def packed(content: bytes, layers: set[str]) -> bytes:
             f"expected kernels of 4 bits of the layers {', '.join(sorted(layers))} in the file, "
             f"found none of {', '.join(sorted(layers - found))}; give these layers 8 bits."
         )
-    _drop_unused(model)
+    drop_unused(model)
     builder = flatbuffers.Builder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
-def _drop_unused(model: Any) -> None:
+def drop_unused(model: Any) -> None:
+    """Empty the buffers that nothing in `model` refers to any more."""
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     used |= {metadata.buffer for metadata in model.metadata or ()}
     for index, buffer in enumerate(model.buffers):

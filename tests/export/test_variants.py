@@ -185,6 +185,24 @@ def test_int16x8_is_finer_than_int8(model):
     assert off(content, model) < off(export.Int8().convert(model, EXAMPLES), model) * 0.7
 
 
+@pytest.mark.parametrize("make", [export.Int8, export.Int16x8], ids=lambda v: v.kind)
+def test_float_ends_change_nothing_between_them(model, qat, make):
+    for source in (model, qat):
+        plain, floats = (make(float_io=so).convert(source, EXAMPLES) for so in (False, True))
+        assert {end["dtype"] for end in ends(floats)} == {np.float32}
+        assert make(float_io=True).name == f"{make.kind}_float_io"
+        kinds = [operator.kind for operator in flatbuffer.read(floats).operators]
+        inside = [operator.kind for operator in flatbuffer.read(plain).operators]
+        assert kinds == ["QUANTIZE", *inside, "DEQUANTIZE"]
+        one, other = (
+            Runner(export.Artifact(stage="s", variant="v", content=each), threads=1)(EXAMPLES)
+            for each in (plain, floats)
+        )
+        step = ends(plain)[1]["quantization"][0]
+        # An input that is half of a step from two codes may be rounded to the other one.
+        assert np.mean(one != other) < 0.05 and np.abs(one - other).max() <= 1.01 * step
+
+
 def test_what_the_file_computes_in_follows_the_choice_of_calibration(model):
     plain, other = (
         export.Int8(calibration=calibration).convert(model, EXAMPLES)

@@ -60,7 +60,7 @@ class Static:
     @property
     def name(self) -> str:
         """The word in the artifact's name."""
-        return named(f"a{self.bits}", self.calibration, ())
+        return named(f"a{self.bits}", self.calibration)
 
     def add(self, quantizer: Any, operator: Any, bits: int, **options: Any) -> None:
         """Tell ai-edge-quantizer what to do with weights of `bits` at this kind of operator."""
@@ -111,6 +111,7 @@ class EdgeQuantized(Variant):
 
     def rules(self) -> Any:
         """Yield what is impossible."""
+        yield from Variant.rules(self)
         if self.bits not in (4, 8):
             yield "bits", "4 or 8"
         if self.block not in (0, 32, 64, 128, 256):
@@ -125,7 +126,7 @@ class EdgeQuantized(Variant):
     def name(self) -> str:
         """Such as `edge_w4_a8_mse`: bits, activations, and how weights are rounded."""
         kind = f"edge_w{self.bits}" + (f"b{self.block}" if self.block else "")
-        return named(f"{kind}_{self.activations.name}_{self.weights.name}", MinMax(), self.exclude)
+        return named(f"{kind}_{self.activations.name}_{self.weights.name}", None, self.exclude)
 
     def check(self, model: "keras.Model") -> None:
         """Raise ConfigError where the package is missing or a layer doesn't divide into blocks."""
