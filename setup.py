@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tfopt" / "__init__.py").read_text()).group(1)
 
 EDGE = ["ai-edge-quantizer==0.10.0"]
+WANDB = ["wandb>=0.19,<1"]
 _THERE = "python_version >= '3.11' and sys_platform == 'linux'"
 TPU_CHECK = [f"jax==0.10.2; {_THERE}", f"libtpu==0.0.52; {_THERE}"]
 
@@ -47,9 +48,12 @@ setup(
         "edge": EDGE,
         # Google's TPU compiler, which needs no TPU; Linux, Python 3.11 on.
         "tpu-check": TPU_CHECK,
+        # Weights & Biases, as a logger beside TensorBoard.
+        "wandb": WANDB,
         "dev": [
             *EDGE,
             *TPU_CHECK,
+            *WANDB,
             "build>=1.2",
             "import-linter>=2.1",
             "ipykernel>=6.29",

@@ -193,21 +193,6 @@ def test_markdown_is_whole(workdir):
     assert "{%" not in text
 
 
-def test_scalars_have_a_run_per_stage(workdir):
-    runs = {path.name for path in (workdir / "tensorboard").iterdir()}
-    assert runs == {"train", "prune"}
-    found = {}
-    for path in (workdir / "tensorboard" / "prune").iterdir():
-        for record in tf.data.TFRecordDataset([str(path)]):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            found |= {v.tag: float(tf.make_ndarray(v.tensor)) for v in event.summary.value}
-    assert found["artifact_int8/sparsity"] == 0.75
-    assert found["artifact_float16/bytes"] == 2_000_000
-    assert found["noise_int8/conv"] == 11.25
-    assert "artifact_float32/bytes" not in found
-    assert len(found) == 26
-
-
 def test_no_rows_still_make_a_report(tmp_path):
     report.write([], [], EXPERIMENT, DATA, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["rows"] == []

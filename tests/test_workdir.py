@@ -5,6 +5,7 @@ import pytest
 from tfopt.config import Experiment, Mesh
 from tfopt.data import Digits
 from tfopt.errors import ConfigError
+from tfopt.loggers import WandB
 from tfopt.models import MLP, SmallCNN
 from tfopt.stages import EMA, Prune, Stage
 from tfopt.workdir import alone_in, check_shared, check_workdir, claim
@@ -53,7 +54,8 @@ def test_says_what_differs(workdir, other, words):
     assert words in refusal(workdir, other)
 
 
-def test_takes_its_own_again_with_other_variants_and_on_other_devices(workdir):
+def test_takes_its_own_again_with_other_variants_devices_and_loggers(workdir):
+    check_workdir(workdir, experiment(loggers=[WandB(project="x")], profile=True, source="code"))
     check_workdir(workdir, experiment(min_agreement=0.5, source="code"))
     check_workdir(workdir, experiment(strategy="mesh", mesh=Mesh(batch=2), source="code"))
 

@@ -1,4 +1,4 @@
-"""The only door to TensorFlow, Keras, tfmot and LiteRT.
+"""The only door to TensorFlow, Keras, tfmot and LiteRT, and to what shows their figures.
 
 Each name below is loaded at the first use of one of its attributes, so that a config can
 be read and validated, and `--help` answered, without waiting seconds for TensorFlow.
@@ -26,9 +26,15 @@ if TYPE_CHECKING:
     import tensorflow as tf
     import tensorflow_model_optimization as tfmot
     import tf_keras as keras
+    import wandb
     from ai_edge_litert import interpreter as litert
     from ai_edge_litert import schema_py_generated as tflite_schema
     from ai_edge_quantizer import quantizer as edge_quantizer
+    from tensorboard.plugins.custom_scalar import layout_pb2 as tb_layout
+    from tensorboard.plugins.custom_scalar import summary as tb_charts
+    from tensorboard.plugins.hparams import api_pb2 as tb_hparams_api
+    from tensorboard.plugins.hparams import summary as tb_hparams
+    from tensorboard.plugins.pr_curve import summary as tb_pr_curves
     from tensorflow.lite.python import convert as tflite_convert
     from tensorflow.python.framework import function_def_to_graph as tf_functions
     from tensorflow.python.ops import handle_data_util as tf_handle_data
@@ -52,11 +58,23 @@ else:
     tf_handle_data = _Lazy("tensorflow.python.ops.handle_data_util")
     tf_tpu_metadata = _Lazy("tensorflow.python.tpu.tpu_system_metadata")
     edge_quantizer = _Lazy("ai_edge_quantizer.quantizer")
+    # TensorBoard's plugins say themselves what they read; they load TensorFlow.
+    tb_charts = _Lazy("tensorboard.plugins.custom_scalar.summary")
+    tb_layout = _Lazy("tensorboard.plugins.custom_scalar.layout_pb2")
+    tb_hparams = _Lazy("tensorboard.plugins.hparams.summary")
+    tb_hparams_api = _Lazy("tensorboard.plugins.hparams.api_pb2")
+    tb_pr_curves = _Lazy("tensorboard.plugins.pr_curve.summary")
+    wandb = _Lazy("wandb")
 
 __all__ = [
     "edge_quantizer",
     "keras",
     "litert",
+    "tb_charts",
+    "tb_hparams",
+    "tb_hparams_api",
+    "tb_layout",
+    "tb_pr_curves",
     "tf",
     "tf_functions",
     "tf_handle_data",
@@ -65,4 +83,5 @@ __all__ = [
     "tflite_schema",
     "tfmot",
     "tfmot_pruning",
+    "wandb",
 ]

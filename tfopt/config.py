@@ -10,7 +10,7 @@ from typing import Any
 from tfopt.errors import ConfigError, nearest
 from tfopt.spec import bounded, check_tree, plain, spec
 
-_FOLDERS = ("artifacts", "teachers", "tensorboard")
+_FOLDERS = ("artifacts", "teachers", "tensorboard", "wandb")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 STRATEGIES = ("auto", "cpu", "mesh", "mirrored", "multi_worker", "tpu")
 
@@ -62,7 +62,8 @@ class Experiment:
     `precision` is that in which stages without quantization compute: `float32`,
     `mixed_bfloat16`, or `auto`, which is the latter on a TPU. `tpu` is `local`, a name or an
     address as grpc://10.0.0.2:8470. `deterministic` turns TensorFlow's op determinism on, at a
-    cost in speed.
+    cost in speed. `loggers` show the run in other places than TensorBoard; `profile` has TensorFlow
+    profile 10 steps of each stage for it.
     `source` is a hash of the code of a config file of your own, which the command line sets: a
     function has no fields to compare, and an edited model is another experiment.
     """
@@ -84,6 +85,8 @@ class Experiment:
     min_agreement: float = bounded(0.95, least=0, most=1)
     cluster_timeout: int = bounded(60, least=1)
     deterministic: bool = False
+    loggers: list = dataclasses.field(default_factory=list)
+    profile: bool = False
     source: str = ""
 
     def validate(self) -> None:
@@ -107,6 +110,7 @@ class Experiment:
         self._check_devices()
         self._check_items("stages", "prepare")
         self._check_items("variants", "convert")
+        self._check_items("loggers", "open")
         names = [variant.name for variant in self.variants]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import answers, evaluate, export, hosts, report
+from tfopt import answers, evaluate, export, hosts, outcome, report
 from tfopt.answers import Answers
 from tfopt.checkpoint import (
     full_disk_is_an_error,
@@ -23,6 +23,7 @@ from tfopt.checkpoint import (
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment
 from tfopt.facts import activation_bits
+from tfopt.loggers import Logger, logged
 from tfopt.metadata import Description, attached
 from tfopt.paths import located
 from tfopt.rehearsal import build, is_trained, rehearse
@@ -60,8 +61,11 @@ def run(experiment: Experiment, workdir: str | Path) -> list[dict]:
         if experiment.deterministic:
             tf.config.experimental.enable_op_determinism()
         splits = experiment.data.load(experiment.global_batch(devices.replicas))
-        with hosts.a_lost_one_is_an_error(devices.strategy):
-            return _Run(experiment, workdir, devices, splits).all_stages()
+        with (
+            hosts.a_lost_one_is_an_error(devices.strategy),
+            logged(experiment.loggers, workdir) as logger,
+        ):
+            return _Run(experiment, workdir, devices, splits, logger).all_stages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class _Run:
     workdir: Path
     devices: Devices
     splits: Any
+    logger: Logger
 
     def all_stages(self) -> list[dict]:
         """Train and prove every stage, write the report, and return its rows on the chief."""
@@ -85,6 +90,7 @@ class _Run:
         # Not earlier: a run that was refused shall leave the folder free for the corrected one.
         if self.is_chief:
             claim(self.workdir, self.experiment)
+            self.logger.hparams(outcome.flat(self.experiment.to_json()))
         self.meet()
         with self.devices.strategy.scope():
             check_shared(self.workdir)
@@ -141,6 +147,8 @@ class _Run:
                     mixed=self.experiment.is_mixed(on_tpu=is_tpu(self.devices.strategy)),
                     scale=self.experiment.learning_rate_scale(self.devices.replicas),
                     mesh=self.devices.mesh,
+                    logger=self.logger if self.is_chief else None,
+                    profile=self.experiment.profile,
                 ),
             )
         save_model(delivered.model, folder / "model.h5", writes=self.is_chief)
@@ -170,7 +178,7 @@ class _Run:
             raise
 
     def report(self, stages: list[Stage], ended_by: str = "") -> None:
-        """Write the report of `stages`, which are finished: their facts and proven artifacts.
+        """Write and log the report of `stages`, which are finished: facts and proven artifacts.
 
         `ended_by` says what ended the run before its end.
         """
@@ -179,6 +187,7 @@ class _Run:
         rows = [row for folder in folders for row in json.loads((folder / "rows.json").read_text())]
         asked, spec = self.experiment.to_json(), asdict(self.splits.spec)
         report.write(rows, facts, asked, spec, self.workdir, ended_by)
+        outcome.log(self.logger, rows, self.workdir, self.splits.spec.class_names)
 
     def prove(self, stage: Stage) -> list[dict]:
         """Export the stage's model in every variant and measure the bytes, each once."""

@@ -1,4 +1,4 @@
-"""Rows of measurements -> report.json, report.md, a table for the terminal, TensorBoard."""
+"""Rows of measurements -> report.json, report.md, a table for the terminal."""
 
 import json
 import math
@@ -39,20 +39,6 @@ _COLUMNS = (
 )
 _NONE = "–"
 _PRECISIONS = ("int8", "int16", "hybrid", "float")
-_SCALARS = (
-    "accuracy",
-    "agreement",
-    "max_logit_difference",
-    "bytes",
-    "gzip_bytes",
-    "sparsity",
-    "ops_int8",
-    "ops_int16",
-    "ops_hybrid",
-    "ops_float",
-    "latency_median_us",
-    "latency_p90_us",
-)
 
 
 def write(
@@ -63,7 +49,7 @@ def write(
     workdir: Path,
     ended_by: str = "",
 ) -> None:
-    """Write report.json, report.md and the TensorBoard scalars of `rows` to `workdir`.
+    """Write report.json and report.md to `workdir`.
 
     A row is what `evaluate.Measurement.to_json` returns; an item of `stages` the facts of one
     stage before and after, its seconds and its history, to which `proofs` of its artifacts are
@@ -81,7 +67,6 @@ def write(
     }
     write_atomically(workdir / "report.json", json.dumps(content, indent=2) + "\n")
     write_atomically(workdir / "report.md", markdown(content))
-    write_scalars(rows, workdir / "tensorboard")
 
 
 def environment() -> dict[str, Any]:
@@ -95,9 +80,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict]) -> str:
-    """Return a table for the terminal with a line per artifact (stage x variant)."""
-    return tables.table([_cells(row) for row in rows], _COLUMNS)
+def table(rows: list[dict], form: str = "simple") -> str:
+    """Return a table with a line per artifact (stage x variant), for the terminal by default."""
+    return tables.table([_cells(row) for row in rows], _COLUMNS, form=form)
 
 
 def proofs(rows: list[dict], stages: list[dict]) -> list[dict]:
@@ -169,20 +154,6 @@ def markdown(content: dict) -> str:
         nothing_left=NOTHING_LEFT,
         no_smaller=NO_SMALLER,
     )
-
-
-def write_scalars(rows: list[dict], log_dir: Path) -> None:
-    """Write the figures to TensorBoard with a run per stage.
-
-    They are `artifact_VARIANT/FIGURE`, and `noise_VARIANT/LAYER` for what a layer adds, in dB.
-    """
-    for stage in dict.fromkeys(row["stage"] for row in rows):
-        with tf.summary.create_file_writer(str(log_dir / stage)).as_default(step=0):
-            for row in (row for row in rows if row["stage"] == stage):
-                for figure in _SCALARS:
-                    tf.summary.scalar(f"artifact_{row['variant']}/{figure}", row[figure])
-                for layer in row["layers"]:
-                    tf.summary.scalar(f"noise_{row['variant']}/{layer['layer']}", layer["own_db"])
 
 
 def _cells(row: dict) -> tuple[str, ...]:

@@ -208,6 +208,22 @@ def left_float(model: "keras.Model") -> dict[str, str]:
     return {each.about: each.reason for each in _remarks(model) if each.reason}
 
 
+def ranges(model: "keras.Model") -> dict[str, tuple[Any, Any]]:
+    """Return low and high end of what each layer of `model` rounds to, by its name.
+
+    Of a kernel it is that of all of its channels.
+    """
+    found = {}
+    for layer in model.layers:
+        if isinstance(layer, Range) and layer.bits < 16:
+            found[layer.name] = (layer.low, layer.high)
+        if isinstance(layer, Rounded):
+            name = kernel_name(layer.layer)
+            kernel = getattr(layer.layer, name)
+            found[f"{layer.name}/{name}"] = (tf.reduce_min(kernel), tf.reduce_max(kernel))
+    return found
+
+
 def four_bits(model: "keras.Model") -> set[str]:
     """Return the names of the layers of `model` whose kernels have 4 bits."""
     return {each.about for each in _remarks(model) if each.bits == 4}

@@ -17,7 +17,10 @@ from tfopt.errors import ConfigError
 from tfopt.paths import is_local
 
 _IDENTITY = "experiment.json"
-_FREE = ("min_agreement", "variants", "strategy", "mesh", "replicas", "tpu", "cluster_timeout")
+_FREE = (
+    *("min_agreement", "variants", "strategy", "mesh", "replicas", "tpu", "cluster_timeout"),
+    *("loggers", "profile"),
+)
 _SHOWN = 3
 _LOCK = ".lock"
 _LOG = logging.getLogger(__name__)

@@ -9,8 +9,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.answered import answered
+from tests.loggers import read
 from tests.pipeline.conftest import TINY
-from tfopt import answers, metadata, pipeline
+from tfopt import answers, metadata, outcome, pipeline
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
 from tfopt.data import Image, Spec
@@ -110,6 +111,38 @@ def test_tensorboard_has_a_run_per_stage_on_one_axis(tiny_run, stage, first):
         assert shares == sorted(shares), "sparsity grows or stays"
         if stage != "train":
             assert shares[-1] == pytest.approx(0.8, abs=0.02)
+
+
+def test_tensorboard_shows_how_the_ranges_move(tiny_run):
+    events = read.events(tiny_run[1] / "tensorboard" / "quantize")
+    for name in ("input_range", "conv1_relu_range", "dense1/kernel"):
+        low, high = (read.values(events, f"range/{name}/{end}") for end in ("low", "high"))
+        assert [step for step, _ in low] == [step for step, _ in high] == [7, 8, 9]
+        assert all(one <= 0 < other for (_, one), (_, other) in zip(low, high, strict=True))
+        assert len({value for _, value in high}) > 1 or name == "input_range"
+    before = read.events(tiny_run[1] / "tensorboard" / "prune").Tags()["tensors"]
+    assert not [tag for tag in before if tag.startswith("range/")]
+
+
+def test_tensorboard_has_one_session_a_run_with_the_best_artifact(tiny_run, experiment):
+    rows, workdir, _ = tiny_run
+    sessions = [p.name for p in (workdir / "tensorboard").iterdir() if _has_session(p)]
+    assert sessions == ["artifacts"]
+    events = read.events(workdir / "tensorboard" / "artifacts")
+    start, end = read.session(events)
+    assert start.hparams["stages[1].steps_per_execution"].number_value == 16
+    assert start.hparams["deterministic"].bool_value and end.status == 1
+    best = outcome.the_best(rows)
+    figures = ("accuracy", "bytes", "gzip_bytes", "latency_median_us")
+    shown = [read.values(events, f"best/{figure}")[0][1] for figure in figures]
+    assert shown == pytest.approx([best[figure] for figure in figures])
+    assert f"The best: {best['stage']}_{best['variant']}." in read.text(events, "artifacts")
+    assert {f"pr/{digit}/pr_curves" for digit in range(10)} <= set(events.Tags()["tensors"])
+
+
+def _has_session(folder):
+    tags = read.events(folder)
+    return any(m.plugin_data.plugin_name == "hparams" for m in tags.summary_metadata.values())
 
 
 def test_the_same_command_again_trains_nothing(tiny_run, experiment, monkeypatch):

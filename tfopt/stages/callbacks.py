@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tfopt import hosts, preemption
@@ -12,6 +11,7 @@ from tfopt.checkpoint import EpochCheckpoints
 from tfopt.compat import keras, tf
 from tfopt.errors import RunError
 from tfopt.facts import kernel_variables
+from tfopt.rounding import ranges
 from tfopt.stages.waits import Waits
 
 _LOG = logging.getLogger(__name__)
@@ -80,17 +80,19 @@ class Averages(keras.callbacks.Callback):
 
 
 class Curves(keras.callbacks.Callback):
-    """Write what a stage's epochs measured to TensorBoard and to `history`.
+    """Tell what a stage's epochs measured to `logger`, where there is one, and to `history`.
 
-    Scalars are loss, metrics, learning rate, examples per second, the seconds waited for data and
-    the sparsity of every kernel; histograms are of the weights; the graph is the model's. Steps
-    are epochs counted over the whole experiment, so that the stages line up on one axis.
+    Scalars are loss, metrics, learning rate, examples per second, the seconds waited for data,
+    the sparsity of every kernel and the ends of every range that is quantized; histograms are of
+    the weights; the graph is the model's. Steps are epochs counted over the whole experiment, of
+    which those of this stage begin after `first`, so that the stages line up on one axis.
     """
 
     def __init__(
         self,
         student: "keras.Model",
-        log_dir: Path,
+        stage: str,
+        logger: Any,
         first: int,
         examples: int,
         history: list,
@@ -98,23 +100,20 @@ class Curves(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._student, self._first, self._examples = student, first, examples
-        self._waits = waits
-        self._writer = (
-            tf.summary.create_file_writer(str(log_dir))
-            if hosts.is_chief()
-            else tf.summary.create_noop_writer()
-        )
+        self._stage, self._logger, self._waits = stage, logger, waits
         self.history = history
         self._clock = _TrainingClock()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Write the graph."""
+        """Show the graph."""
         if not self.history:
             student: Any = self._student
             inputs = [tf.TensorSpec([1, *x.shape[1:]], x.dtype) for x in student.inputs]
-            graph = tf.function(lambda *x: student(list(x), training=False))
-            with self._writer.as_default(step=0):
-                tf.summary.graph(graph.get_concrete_function(*inputs).graph)
+            traced = tf.function(lambda *x: student(list(x), training=False))
+            # By every host, since what is traced may number the collective operations.
+            graph = traced.get_concrete_function(*inputs).graph
+            if self._logger is not None:
+                self._logger.graph(self._stage, graph)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Start the clock."""
@@ -126,24 +125,29 @@ class Curves(keras.callbacks.Callback):
         self._clock.stop()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write one point of every curve."""
-        kernels = kernel_variables(self._student)
+        """Tell one point of every curve."""
         values = {
             **(logs or {}),
             "learning_rate": learning_rate(self.model.optimizer),
             "examples_per_second": self._examples / self._clock.stop(),
             "waited": self._waits.take(),
         }
-        zeros = {name: float(tf.math.zero_fraction(value)) for name, value in kernels.items()}
-        with self._writer.as_default(step=self._first + epoch + 1):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
-            for name, share in zeros.items():
-                tf.summary.scalar(f"sparsity/{name}", share)
-                tf.summary.histogram(f"weights/{name}", kernels[name])
-        self._writer.flush()
+        self._tell(values, self._first + epoch + 1)
         values["seconds"] = self._clock.stop()
         self.history.append({name: float(value) for name, value in values.items()})
+
+    def _tell(self, values: dict, step: int) -> None:
+        kernels = kernel_variables(self._student)
+        of_layers = {
+            f"sparsity/{name}": float(tf.math.zero_fraction(value))
+            for name, value in kernels.items()
+        }
+        for name, (low, high) in ranges(self._student).items():
+            of_layers |= {f"range/{name}/low": float(low), f"range/{name}/high": float(high)}
+        if self._logger is not None:
+            weights = {f"weights/{name}": kernel for name, kernel in kernels.items()}
+            self._logger.scalars(self._stage, {**values, **of_layers}, step)
+            self._logger.histograms(self._stage, weights, step)
 
 
 class _TrainingClock:

@@ -26,7 +26,8 @@ class Place:
     `first_epoch` counts the epochs of the stages before, so that no two stages see the data in
     the same order; `trained` says whether the stage's model was trained before; learning rates
     are multiplied by `scale`; `mixed` lets stages without quantization compute in bfloat16.
-    `mesh` is None or the dtensor.Mesh over which models are spread.
+    `mesh` is None or the dtensor.Mesh over which models are spread. `logger` is None or, on the
+    host that writes, a `loggers.Logger`; with `profile` there is a profile beside its curves.
     """
 
     workdir: Path
@@ -35,6 +36,8 @@ class Place:
     scale: float = 1.0
     mixed: bool = False
     mesh: Any = None
+    logger: Any = None
+    profile: bool = False
 
     def logs(self, stage: Stage) -> Path:
         """Return the folder of what TensorBoard shows of `stage`."""
@@ -88,6 +91,7 @@ def _trained(
     stage: Stage, model: "keras.Model", teachers: list, splits: Any, place: Place, on: Whole
 ) -> Trained:
     from tfopt.stages import callbacks
+    from tfopt.stages.profile import Profile
 
     options: dict[str, Any] = {"trained": place.trained, "scale": place.scale, "on": on}
     with on.refusals():
@@ -107,9 +111,16 @@ def _trained(
         *on.callbacks(),
         *averages,
         callbacks.StopAtNaN(stage.name),
+        *([Profile(place.logs(stage))] if place.profile and hosts.is_chief() else []),
         *([callbacks.TestLine(*on.finite(splits, "test"))] if stage.test_each_epoch else []),
         callbacks.Curves(
-            model, place.logs(stage), place.first_epoch, steps * splits.batch_size, history, waits
+            model,
+            stage.name,
+            place.logger,
+            place.first_epoch,
+            steps * splits.batch_size,
+            history,
+            waits,
         ),
         callbacks.SaveEpoch(checkpoints, history),
         callbacks.SaveWhenPreempted(checkpoints, history, steps, on.gather),
