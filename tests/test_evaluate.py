@@ -143,7 +143,9 @@ def test_zero_is_what_dequantizes_to_zero():
 
 def test_int4_is_unpacked_with_its_sign():
     packed = np.array([0x1F, 0x87, 0x02], np.uint8)
-    values = flatbuffer._values(packed, "INT4", (1, 5))
+    tensor, buffer = tflite_schema.TensorT(), tflite_schema.BufferT()
+    tensor.type, tensor.shape, buffer.data = tflite_schema.TensorType.INT4, [1, 5], packed
+    values = flatbuffer.stored_values([buffer], tensor)
     assert values.tolist() == [[-1, 1, 7, -8, 2]]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tfopt import export, flatbuffer, micro
+from tfopt.c_array import c_array
 from tfopt.compat import keras
 from tfopt.micro import Buffer
 
@@ -113,6 +114,12 @@ def test_types_are_those_of_its_kernels(made, told):
     ] * len(told)
 
 
+def test_operators_of_its_own_are_known():
+    x, y = tensor("x", (1, 16), "int8"), tensor("y", (1, 16), "int8")
+    for kind in ("CIRCULAR_BUFFER", "TFLite_Detection_PostProcess"):
+        assert micro.refusals(graph([(kind, [x], [y])], [x], [y])) == []
+
+
 def test_states_are_kept_beside_the_activations():
     x, y = tensor("x", (1, 16), "int8"), tensor("y", (1, 16), "int8")
     state = tensor("state", (1, 100), "int16", keeps=True)
@@ -124,7 +131,7 @@ def test_states_are_kept_beside_the_activations():
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_the_c_array_compiles_to_the_bytes_of_the_file(content, tmp_path):
-    header, source = micro.c_array(content, "net")
+    header, source = c_array(content, "net", 'a "name\\')
     (tmp_path / "net.h").write_text(header)
     (tmp_path / "net.c").write_text(source)
     (tmp_path / "main.c").write_text(

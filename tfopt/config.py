@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfopt.errors import ConfigError, nearest
+from tfopt.limits import Budget
 from tfopt.spec import bounded, check_tree, plain, spec
 
 _FOLDERS = ("artifacts", "teachers", "tensorboard", "wandb")
@@ -56,7 +57,8 @@ class Experiment:
     has `replica_batch_size` instead, the global one grows with their number, and learning rates
     in proportion, after a warm-up, unless `scale_learning_rate` is off. `min_agreement` is the
     share of test examples on which an artifact must predict the class that its Keras model
-    predicts; one example that differs is always allowed. The hosts of a run on several have
+    predicts; one example that differs is always allowed. `budget` is what an artifact of the last
+    stage must not exceed on a microcontroller. The hosts of a run on several have
     `cluster_timeout` seconds to come together.
     `mesh` is that of strategy `mesh`, each row of which is a replica.
     `precision` is that in which stages without quantization compute: `float32`,
@@ -83,6 +85,7 @@ class Experiment:
     tpu: str = "local"
     seed: int = bounded(0, least=0)
     min_agreement: float = bounded(0.95, least=0, most=1)
+    budget: Budget = dataclasses.field(default_factory=Budget)
     cluster_timeout: int = bounded(60, least=1)
     deterministic: bool = False
     loggers: list = dataclasses.field(default_factory=list)

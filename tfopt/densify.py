@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-_DENSE, _MOST = 0, 2**31
+_DENSE = 0
+# Of values: more of them are damage.
+_MOST = 2**28
 
 
 def densified(sparsity: Any, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -22,8 +24,11 @@ def densified(sparsity: Any, values: np.ndarray, shape: tuple[int, ...]) -> np.n
     if size > _MOST or sorted(order) != list(range(len(shape) + len(blocks))):
         raise ValueError(f"a sparse tensor of shape {shape} in the order {order}")
     places = np.zeros((1, 0), np.int64)
+    levels = [level for level in sparsity.dimMetadata if level.format != _DENSE]
+    # Each place has a value in the end, or a segment on a later level.
+    most = max([len(values), *(len(_numbers(level.arraySegments)) for level in levels)])
     for level in sparsity.dimMetadata:
-        places = _next(places, level, size)
+        places = _next(places, level, most)
     if len(places) != len(values) or places.shape[1] != len(order):
         raise ValueError(f"{len(values)} values at {len(places)} places of a sparse tensor")
     by_dimension = places[:, np.argsort(order)]
@@ -36,16 +41,18 @@ def densified(sparsity: Any, values: np.ndarray, shape: tuple[int, ...]) -> np.n
     return found
 
 
-def _next(places: np.ndarray, level: Any, size: int) -> np.ndarray:
+def _next(places: np.ndarray, level: Any, most: int) -> np.ndarray:
     """Return `places` with a column more: each of them at all of its places on `level`."""
     if level.format == _DENSE:
-        width = min(int(level.denseSize), size + 1)
+        width = int(level.denseSize)
+        if not 0 < width * len(places) <= most:
+            raise ValueError(f"a level of {width} in a sparse tensor of {most} values")
         counts, column = np.full(len(places), width), np.tile(np.arange(width), len(places))
     else:
         counts = np.diff(_numbers(level.arraySegments))
         column = _numbers(level.arrayIndices)
-    if counts.min(initial=0) < 0 or not len(column) == counts.sum() <= size:
-        raise ValueError(f"{len(column)} places on a level of a sparse tensor of {size} values")
+    if counts.min(initial=0) < 0 or len(column) != counts.sum():
+        raise ValueError(f"{len(column)} places on a level of {counts.sum()} of a sparse tensor")
     return np.column_stack([np.repeat(places, counts, axis=0), column])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import facts, flatbuffer
+from tfopt import facts, flatbuffer, micro
 from tfopt.benchmark import timed
 from tfopt.compat import keras, tf
 from tfopt.debugger import Noise, debug, layer_errors
@@ -45,8 +45,9 @@ class Measurement:
     `accuracy`, `agreement` (share of the `examples` of the test split with the Keras model's top
     class) and `sparsity` are between 0 and 1. Latency is at batch 1 on one thread.
     `float_bytes` is what the model's weights alone take in float32: a compressed file that has
-    no fewer bytes isn't one. `chance` is the accuracy of always naming the most frequent class.
-    `layers` are those of an artifact that computes with integers.
+    no fewer bytes isn't one. `arena_bytes` is what a microcontroller needs for the activations,
+    None where TensorFlow Lite Micro can't run the file. `chance` is the accuracy of always naming
+    the most frequent class. `layers` are those of an artifact that computes with integers.
     """
 
     stage: str
@@ -61,6 +62,7 @@ class Measurement:
     gzip_bytes: int
     sparsity: float
     float_bytes: int
+    arena_bytes: int | None
     ops_int8: int
     ops_int16: int
     ops_hybrid: int
@@ -170,6 +172,7 @@ def measure(
         gzip_bytes=flatbuffer.gzip_size(artifact.content),
         sparsity=facts.sparsity(kernels),
         float_bytes=4 * facts.measure(model).params,
+        arena_bytes=micro.fit(artifact.content, graph).arena_bytes,
         latency_median_us=median,
         latency_p90_us=p90,
         kernels=kernels,

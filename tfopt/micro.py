@@ -1,4 +1,4 @@
-"""What a microcontroller takes: TensorFlow Lite Micro's operators, its arena, and C arrays."""
+"""What a microcontroller takes: TensorFlow Lite Micro's operators, its arena, and budgets."""
 
 import math
 import re
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.flatbuffer import Graph, Kernel, Operator, Tensor
+from tfopt.limits import Budget
 
 # Those that MicroMutableOpResolver can add (tflite-micro, micro_mutable_op_resolver.h).
 OPERATORS = frozenset(
@@ -40,7 +41,6 @@ _WITH_WEIGHTS = {
 }
 # Each buffer of the arena begins at a multiple of it (micro_arena_constants.h).
 _ALIGNMENT = 16
-_IN_A_LINE = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,69 @@ class Plan:
     peak: int
     peak_at: str
     states: int = 0
+
+    @property
+    def taken(self) -> int:
+        """The bytes that the model takes of the arena."""
+        return self.bytes + self.states
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """What a file takes of a microcontroller.
+
+    `flash` are its bytes, `arena` the plan of its activations, None where there is none;
+    `refused` says why it can't run there, `largest` which layer has the kernel of most bytes.
+    """
+
+    flash: int
+    arena: Plan | None
+    refused: list[str]
+    largest: str
+
+    @property
+    def arena_bytes(self) -> int | None:
+        """The bytes that the model takes of the arena, None where they can't be planned."""
+        return self.arena.taken if self.arena else None
+
+    def missed(self, budget: Budget) -> list[str]:
+        """Return a sentence for each limit that is missed, with the layer to shrink."""
+        return [*self._flash_missed(budget.flash), *self._arena_missed(budget.arena)]
+
+    def share(self, budget: Budget) -> float:
+        """Return the largest share of a limit that is taken, infinity where it can't run."""
+        if self.refused or (budget.arena and self.arena is None):
+            return math.inf
+        taken = ((self.flash, budget.flash), (self.arena_bytes or 0, budget.arena))
+        return max((used / limit for used, limit in taken if limit), default=0.0)
+
+    def _flash_missed(self, limit: int) -> Iterator[str]:
+        if limit and self.flash > limit:
+            which = f"; the largest kernel is that of {self.largest!r}" if self.largest else ""
+            yield f"flash: {self.flash - limit:,} bytes more than {limit:,}{which}."
+
+    def _arena_missed(self, limit: int) -> Iterator[str]:
+        if limit and self.refused:
+            yield "arena: it isn't planned for a file that can't run there."
+        elif limit and self.arena is None:
+            yield "arena: it isn't planned for a model with subgraphs; leave that limit out."
+        elif limit and self.arena.taken > limit:
+            yield (
+                f"arena: {self.arena.taken - limit:,} bytes more than {limit:,}; most are alive at "
+                f"{self.arena.peak_at!r}, shrink what it reads or writes."
+            )
+
+
+def fit(content: bytes, graph: Graph) -> Fit:
+    """Return what the .tflite `content`, read as `graph`, takes of a microcontroller."""
+    refused = refusals(graph)
+    largest = max(graph.kernels(), key=stored_bytes, default=None)
+    return Fit(
+        flash=len(content),
+        arena=None if refused else plan(graph),
+        refused=refused,
+        largest=largest.name if largest else "",
+    )
 
 
 def refusals(graph: Graph) -> list[str]:
@@ -160,25 +223,6 @@ def placed(buffers: Sequence[Buffer]) -> list[int]:
             offset = max(offset, start + size)
         offsets[index] = offset
     return [offsets[index] for index in range(len(buffers))]
-
-
-def c_array(content: bytes, name: str) -> tuple[str, str]:
-    """Return the C header and source of `content` as the array `name`, with its length."""
-    guard = f"{name.upper()}_H_"
-    header = (
-        f'#ifndef {guard}\n#define {guard}\n\n#ifdef __cplusplus\nextern "C" {{\n#endif\n\n'
-        f"extern const unsigned char {name}[];\nextern const unsigned int {name}_len;\n\n"
-        f"#ifdef __cplusplus\n}}\n#endif\n\n#endif  // {guard}\n"
-    )
-    rows = [content[at : at + _IN_A_LINE] for at in range(0, len(content), _IN_A_LINE)]
-    lines = "\n".join("    " + " ".join(f"0x{byte:02x}," for byte in row) for row in rows)
-    source = (
-        f'#include "{name}.h"\n\n'
-        f"// TensorFlow Lite Micro reads the model in place, which must be aligned.\n"
-        f"const unsigned char {name}[] __attribute__((aligned({_ALIGNMENT}))) = {{\n{lines}\n}};\n"
-        f"const unsigned int {name}_len = {len(content)};\n"
-    )
-    return header, source
 
 
 def _bytes(tensor: Any) -> int:

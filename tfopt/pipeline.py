@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import answers, evaluate, export, hosts, outcome, report
+from tfopt import answers, budget, evaluate, export, hosts, outcome, report
 from tfopt.answers import Answers
 from tfopt.checkpoint import (
     full_disk_is_an_error,
@@ -22,6 +22,8 @@ from tfopt.checkpoint import (
 )
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment
+from tfopt.errors import RunError
+from tfopt.export import saved
 from tfopt.facts import activation_bits
 from tfopt.loggers import Logger, logged
 from tfopt.metadata import Description, attached
@@ -102,7 +104,7 @@ class _Run:
             if self.is_chief:
                 rows += self.conclude(index, stage)
         if self.is_chief:
-            self.report(stages)
+            self.end(rows)
         self.meet()
         return rows
 
@@ -151,6 +153,9 @@ class _Run:
                     profile=self.experiment.profile,
                 ),
             )
+        if self.is_chief:
+            # Of an earlier training, whose folder somebody has deleted.
+            saved.discard(self.workdir / "artifacts", stage.name)
         save_model(delivered.model, folder / "model.h5", writes=self.is_chief)
         facts = {
             "name": stage.name,
@@ -176,6 +181,17 @@ class _Run:
         except ArtifactError as error:
             self.report(self.experiment.stages[: index + 1], ended_by=str(error))
             raise
+
+    def end(self, rows: list[dict]) -> None:
+        """Report all; raise RunError where no artifact of the last stage is within the budget."""
+        stages = self.experiment.stages
+        last = [row for row in rows if row["stage"] == stages[-1].name]
+        try:
+            budget.check(self.experiment.budget, last, self.workdir / "artifacts")
+        except RunError as error:
+            self.report(stages, ended_by=str(error))
+            raise
+        self.report(stages)
 
     def report(self, stages: list[Stage], ended_by: str = "") -> None:
         """Write and log the report of `stages`, which are finished: facts and proven artifacts.
@@ -204,8 +220,13 @@ class _Run:
         }
         asked = [json.dumps(plain(variant)) for variant in variants]
         missing = [v for v, key in zip(variants, asked, strict=True) if key not in proven]
+        artifacts = self.workdir / "artifacts"
+        unsaved = not saved.is_written(artifacts, stage.name)
+        model = self._load(stage.name) if missing or unsaved else None
+        if unsaved:
+            saved.write(model, artifacts, stage.name)
         try:
-            for row in self._measured(stage, missing):
+            for row in self._measured(stage, model, missing):
                 proven[json.dumps(row["asked"])] = row
         finally:
             # Also where one of them failed: the others hold, and the report shows them.
@@ -214,15 +235,14 @@ class _Run:
                 write_atomically(path, json.dumps(rows, indent=2))
         names = [variant.name for variant in variants]
         for name in {row["variant"] for row in earlier} - set(names):
-            (self.workdir / "artifacts" / f"{stage.name}_{name}.tflite").unlink(missing_ok=True)
+            (artifacts / f"{stage.name}_{name}.tflite").unlink(missing_ok=True)
         answers.keep_only(path.parent, names)
         return rows
 
-    def _measured(self, stage: Stage, variants: list) -> Iterator[dict]:
-        """Yield a row for each of `variants`; `asked` in it says what the variant was."""
+    def _measured(self, stage: Stage, model: Any, variants: list) -> Iterator[dict]:
+        """Yield a row for each of `variants` of `model`; `asked` in it says what it was."""
         if not variants:
             return
-        model = self._load(stage.name)
         reference = evaluate.logits(model, self.splits.test)
         folder = self.workdir / stage.name
         Answers(*reference).write(folder, answers.KERAS)

@@ -19,7 +19,7 @@ from tfopt.paths import is_local
 _IDENTITY = "experiment.json"
 _FREE = (
     *("min_agreement", "variants", "strategy", "mesh", "replicas", "tpu", "cluster_timeout"),
-    *("loggers", "profile"),
+    *("budget", "loggers", "profile"),
 )
 _SHOWN = 3
 _LOCK = ".lock"

@@ -2,6 +2,7 @@
 
 from tfopt.config import Experiment
 from tfopt.data import Digits
+from tfopt.limits import Budget
 from tfopt.models import SmallCNN
 from tfopt.stages import SGD, Features, Prune, Quantize, Stage, Teacher, Teachers
 
@@ -17,6 +18,7 @@ def get_config() -> Experiment:
         model=SmallCNN(filters=(8, 8), units=16),
         batch_size=64,
         min_agreement=0.9,
+        budget=Budget(flash=2**16, arena=2**14),
         stages=[
             Stage(epochs=3, learning_rate=0.05, optimizer=optimizer, test_each_epoch=True),
             Prune(

@@ -6,6 +6,7 @@ import pytest
 from tests.answered import answered
 from tfopt import export
 from tfopt.compat import keras
+from tfopt.errors import ConfigError
 from tfopt.tools.micro import main
 
 
@@ -37,6 +38,25 @@ def test_a_missed_budget_says_by_how_much_and_what_to_shrink(file, capsys):
     assert f"flash: {file.stat().st_size - 2000:,} bytes more than 2,000" in text
     assert "the largest kernel is that of 'wide'" in text
     assert "arena: 6 bytes more than 90; most are alive at 'FULLY_CONNECTED wide'" in text
+
+
+def test_sizes_in_other_words(file, capsys):
+    assert main([str(file), "--flash=1k", "--arena=1M"]) == 1
+    assert f"flash: {file.stat().st_size - 1024:,} bytes more than 1,024" in capsys.readouterr().out
+    for wrong in ("64kb", "0", "-1", "1.5k", "k", ""):
+        with pytest.raises(ConfigError, match="--arena: expected bytes, at least 1, as 65536, 64k"):
+            main([str(file), f"--arena={wrong}"])
+
+
+def test_two_files_of_one_name_in_c(file, tmp_path, capsys):
+    other = tmp_path / "my_net_1.tflite"
+    other.write_bytes(file.read_bytes())
+    for _ in range(2):  # a file may be written again
+        assert main([str(file), f"--c={tmp_path / 'c'}"]) == 0
+    message = r"my_net_1_tflite.c: expected none, or that of 'my_net_1.tflite', received .*my-net 1"
+    with pytest.raises(ConfigError, match=message):
+        main([str(other), f"--c={tmp_path / 'c'}"])
+    capsys.readouterr()
 
 
 def test_files_whose_names_are_no_names_in_c(file, tmp_path, capsys):

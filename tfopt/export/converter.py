@@ -21,6 +21,13 @@ def converter(model: Any) -> Any:
 
     if any(loop(layer) for layer in model._flatten_layers(include_self=False)):
         model = rebuilt(model, lambda layer: unrolled(layer) if loop(layer) else copied(layer))
+    with converting(model):
+        function, owner = traced(model)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+
+
+def traced(model: Any) -> tuple[Any, Any]:
+    """Return the function of `model`, inputs and logits by name, and what owns its variables."""
     signature = [
         tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
         for tensor, name in zip(model.inputs, input_names(model), strict=True)
@@ -30,13 +37,12 @@ def converter(model: Any) -> Any:
     def call(*tensors: Any) -> dict:
         return {"logits": model(tf.nest.pack_sequence_as(nested, tensors), training=False)}
 
-    with converting(model):
-        function = tf.function(call, input_signature=signature).get_concrete_function()
-    # The converter saves and loads what owns the variables: with the Keras model itself that
-    # takes several times as long, as Keras traces each of its layers anew.
+    function = tf.function(call, input_signature=signature).get_concrete_function()
+    # What is saved is what owns the variables: with the Keras model itself that takes several
+    # times as long, as Keras traces each of its layers anew.
     owner = tf.Module()
     owner.captured = function.graph.variables
-    return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+    return function, owner
 
 
 def check_loops(variant: str, model: "keras.Model") -> None:

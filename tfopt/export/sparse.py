@@ -27,7 +27,8 @@ def sparsified(content: bytes, name: str) -> bytes:
 
     Of the variant `name` it is told where that makes the file no smaller.
     """
-    model = _model(bytes(tflite_convert.mlir_sparsify(content)))
+    encoded: Any = tflite_convert.mlir_sparsify(content)
+    model = _model(bytes(encoded))
     names = {key: tensor.name for key, tensor in _constants(_model(content)).items()}
     for key, tensor in _constants(model).items():
         if tensor.sparsity is not None:

@@ -6,9 +6,11 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-from tfopt.checkpoint import write_atomically
 from tfopt.errors import ConfigError
+from tfopt.limits import Budget
 from tfopt.tables import table
+
+_UNITS = {"": 1, "k": 1024, "m": 1024**2}
 
 
 def main(argv: list[str]) -> int:
@@ -20,8 +22,8 @@ def main(argv: list[str]) -> int:
         "the scratch of its kernels come on top.",
     )
     parser.add_argument("file", type=Path, metavar="FILE.tflite")
-    parser.add_argument("--flash", type=int, metavar="BYTES", help="the budget of the file")
-    parser.add_argument("--arena", type=int, metavar="BYTES", help="the budget of the arena")
+    parser.add_argument("--flash", metavar="BYTES", help="the budget of the file, as 64k or 1M")
+    parser.add_argument("--arena", metavar="BYTES", help="the budget of the arena")
     parser.add_argument("--c", type=Path, metavar="FOLDER", help="write a C array there")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
@@ -29,63 +31,42 @@ def main(argv: list[str]) -> int:
     from tfopt import micro
     from tfopt.opened import opened
 
-    for name, budget in (("flash", args.flash), ("arena", args.arena)):
-        if budget is not None and budget < 1:
-            raise ConfigError(f"--{name}: expected bytes, at least 1, received {budget}.")
+    budget = Budget(flash=_size("flash", args.flash), arena=_size("arena", args.arena))
     content, graph = opened(args.file)
-    refused = micro.refusals(graph)
-    plan = None if refused else micro.plan(graph)
-    largest = max(graph.kernels(), key=micro.stored_bytes, default=None)
-    found = {
-        "file": str(args.file),
-        "flash": len(content),
-        "arena": plan and asdict(plan),
-        "refused": refused,
-    }
-    found["missed"] = _missed(found, largest and largest.name, args.flash, args.arena)
+    fit = micro.fit(content, graph)
+    found = {"file": str(args.file), **asdict(fit), "missed": fit.missed(budget)}
+    del found["largest"]
     if args.c:
-        found["c"] = _written(args.c, args.file.stem, content)
+        found["c"] = _written(args.c, args.file, content)
     print(json.dumps(found, indent=2) if args.json else _text(found))
     return int(bool(found["refused"] or found["missed"]))
 
 
-def _written(folder: Path, stem: str, content: bytes) -> list[str]:
-    """Write the C header and source to `folder`; return their paths."""
-    from tfopt.micro import c_array
+def _size(name: str, text: str | None) -> int:
+    """Return the bytes that the flag `name` says, 0 where it was left out."""
+    if text is None:
+        return 0
+    read = re.fullmatch(r"(\d+)([kKmM]?)", text)
+    size = int(read[1]) * _UNITS[read[2].lower()] if read else 0
+    if size < 1:
+        raise ConfigError(
+            f"--{name}: expected bytes, at least 1, as 65536, 64k or 1M, received {text!r}."
+        )
+    return size
+
+
+def _written(folder: Path, file: Path, content: bytes) -> list[str]:
+    """Write the C header and source of `file` to `folder`; return their paths."""
+    from tfopt.c_array import write_c_array
 
     if folder.suffix in (".c", ".h", ".cc") or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"--c: expected a folder, received {folder}; its files get their names.")
-    # Of C's letters alone, and no word of C itself.
-    name = re.sub(r"\W|^(?=\d)", "_", f"{stem}_tflite", flags=re.ASCII)
-    paths = [folder / f"{name}.{suffix}" for suffix in "hc"]
     try:
-        for path, text in zip(paths, c_array(content, name), strict=True):
-            write_atomically(path, text)
+        # With a suffix of its own, as a file may have the name of a word of C.
+        paths = write_c_array(content, folder, f"{file.stem}_tflite", file.name)
     except OSError as error:
         raise ConfigError(f"--c: can't write to {folder}: {error.strerror}.") from error
     return [str(path) for path in paths]
-
-
-def _missed(found: dict, largest: str | None, flash: int | None, arena: int | None) -> list[str]:
-    """Return a sentence for each budget that is missed, with the layer to shrink."""
-    missed = []
-    if flash is not None and found["flash"] > flash:
-        missed.append(
-            f"flash: {found['flash'] - flash:,} bytes more than {flash:,}"
-            + (f"; the largest kernel is that of {largest!r}." if largest else ".")
-        )
-    plan = found["arena"]
-    taken = plan["bytes"] + plan["states"] if plan else 0
-    if arena is not None and found["refused"]:
-        missed.append("arena: it isn't planned for a file that can't run there.")
-    elif arena is not None and plan is None:
-        missed.append("arena: it isn't planned for a model with subgraphs; leave --arena out.")
-    elif arena is not None and taken > arena:
-        missed.append(
-            f"arena: {taken - arena:,} bytes more than {arena:,}; most are alive at "
-            f"{plan['peak_at']!r}, shrink what it reads or writes."
-        )
-    return missed
 
 
 def _text(found: dict) -> str:
