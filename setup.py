@@ -59,6 +59,7 @@ setup(
             "ipykernel>=6.29",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "playwright>=1.49",
             "pre-commit>=4.0",
             "pyright[nodejs]>=1.1.400",
             "pyyaml>=6.0",

@@ -27,12 +27,12 @@ def compared(
     named = np.stack([output.argmax(-1) for output in outputs])
     right = (named == labels) & finite
     alone = [int((right[one] & ~right[1 - one]).sum()) for one in (0, 1)]
-    first, second = (_probabilities(output) for output in outputs)
+    first, second = (probabilities(output) for output in outputs)
     distance = np.where(finite.all(0), np.abs(first - second).sum(-1) / 2, 1.0)
     return {
         "examples": len(labels),
         "not_finite": [int((~each).sum()) for each in finite],
-        "accuracy": [_share(int(each.sum()), len(labels)) for each in right],
+        "accuracy": [share(int(each.sum()), len(labels)) for each in right],
         "only_right": alone,
         "p_value": float(stats.binomtest(alone[0], sum(alone)).pvalue) if sum(alone) else 1.0,
         "agreement": float((named[0] == named[1]).mean()),
@@ -57,12 +57,14 @@ def compared(
     }
 
 
-def _share(count: int, of: int) -> list[float]:
+def share(count: int, of: int) -> list[float]:
+    """Return `count` of so many as (share, least, most) of a 95% interval (Wilson 1927)."""
     interval = stats.binomtest(count, of).proportion_ci(_CONFIDENCE, "wilson")
     return [count / of, float(interval.low), float(interval.high)]
 
 
-def _probabilities(outputs: np.ndarray) -> np.ndarray:
+def probabilities(outputs: np.ndarray) -> np.ndarray:
+    """Return `outputs`, (n, classes), as probabilities, where they aren't ones already."""
     # In int8 each of them may be off by half a step of 1 / 256.
     sums, off = outputs.sum(-1, keepdims=True), max(0.02, outputs.shape[-1] / 512)
     if (outputs >= 0).all() and np.allclose(sums, 1, atol=off) and (sums > 0).all():

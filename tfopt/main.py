@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import pkgutil
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -102,12 +103,12 @@ def _run(arguments: list[str]) -> int:
     # Else Python looks at its exit for cycles in all of TensorFlow's graphs, for two seconds.
     atexit.register(gc.freeze)
     with preemption.listening():
-        rows = pipeline.run(experiment, workdir)
+        rows = pipeline.run(experiment, workdir, shlex.join(["tfopt", *arguments]))
     if not rows:
         print("done; the chief has the report.")
         return 0
     print(f"\n{report.table(rows)}\n")
-    print(f"report       {workdir / 'report.md'}")
+    print(f"report       {workdir / 'report.html'}")
     print(f"artifacts    {workdir / 'artifacts'}")
     program = Path(sys.executable).with_name("tensorboard")  # it need not be on the PATH
     print(f"TensorBoard  {program} --logdir={workdir / 'tensorboard'}")

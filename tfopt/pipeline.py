@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import answers, budget, evaluate, export, hosts, outcome, report
+from tfopt import answers, budget, evaluate, export, hosts, outcome, page, report
 from tfopt.answers import Answers
 from tfopt.checkpoint import (
     full_disk_is_an_error,
@@ -40,11 +40,12 @@ from tfopt.workdir import alone_in, check_shared, check_workdir, claim, config_h
 _LOG = logging.getLogger(__name__)
 
 
-def run(experiment: Experiment, workdir: str | Path) -> list[dict]:
+def run(experiment: Experiment, workdir: str | Path, command: str = "") -> list[dict]:
     """Run `experiment` in `workdir` and return one row per artifact (stage x variant).
 
     The same call on the same `workdir`, a folder or an address as gs://bucket/run, goes on where
-    an earlier one stopped. Of several hosts the chief alone has the rows, and proves what all have
+    an earlier one stopped. `command` is the command line that asks for it, which report.html tells.
+    Of several hosts the chief alone has the rows, and proves what all have
     trained. Raises ConfigError before any training where the experiment can't be done, and
     RunError or ArtifactError where a stage or an artifact isn't what was asked for.
     """
@@ -67,7 +68,7 @@ def run(experiment: Experiment, workdir: str | Path) -> list[dict]:
             hosts.a_lost_one_is_an_error(devices.strategy),
             logged(experiment.loggers, workdir) as logger,
         ):
-            return _Run(experiment, workdir, devices, splits, logger).all_stages()
+            return _Run(experiment, workdir, devices, splits, logger, command).all_stages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class _Run:
     devices: Devices
     splits: Any
     logger: Logger
+    command: str
 
     def all_stages(self) -> list[dict]:
         """Train and prove every stage, write the report, and return its rows on the chief."""
@@ -137,6 +139,7 @@ class _Run:
         keras.utils.set_random_seed(self.experiment.seed + index)
         with self.devices.strategy.scope():
             model = self._load(earlier[-1].name) if earlier else self._build()
+            weights = page.sampled(model)
             delivered = carry_out(
                 stage,
                 model,
@@ -167,6 +170,7 @@ class _Run:
             "activation_bits": activation_bits(delivered.model),
             "left_float": left_float(delivered.model),
             "history": delivered.history,
+            "weights": page.histograms(weights, page.sampled(delivered.model)),
         }
         if self.is_chief:
             write_atomically(folder / "stage.json", json.dumps(facts, indent=2))
@@ -202,8 +206,9 @@ class _Run:
         facts = [json.loads((folder / "stage.json").read_text()) for folder in folders]
         rows = [row for folder in folders for row in json.loads((folder / "rows.json").read_text())]
         asked, spec = self.experiment.to_json(), asdict(self.splits.spec)
-        report.write(rows, facts, asked, spec, self.workdir, ended_by)
+        content = report.write(rows, facts, asked, spec, self.workdir, ended_by)
         outcome.log(self.logger, rows, self.workdir, self.splits.spec.class_names)
+        page.write(content, self.workdir, self.splits, self.command)
 
     def prove(self, stage: Stage) -> list[dict]:
         """Export the stage's model in every variant and measure the bytes, each once."""

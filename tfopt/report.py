@@ -48,13 +48,14 @@ def write(
     data: dict,
     workdir: Path,
     ended_by: str = "",
-) -> None:
+) -> dict:
     """Write report.json and report.md to `workdir`.
 
     A row is what `evaluate.Measurement.to_json` returns; an item of `stages` the facts of one
     stage before and after, its seconds and its history, to which `proofs` of its artifacts are
     added; `experiment` what was asked for and `data` the fields of its `Spec`, without which
     nobody can feed the artifacts. `ended_by` is the error of a run that didn't come to its end.
+    Returns what report.json holds.
     """
     content = {
         "tfopt": tfopt.__version__,
@@ -67,6 +68,7 @@ def write(
     }
     write_atomically(workdir / "report.json", json.dumps(content, indent=2) + "\n")
     write_atomically(workdir / "report.md", markdown(content))
+    return content
 
 
 def environment() -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_started_again_they_go_on_and_one_of_them_writes(killed):
     assert codes == [0, 0], chief[-2000:] + other[-2000:]
     assert "stage prune: was finished before" in chief and "goes on after epoch" in chief
     assert "artifact" not in other and "WROTE" not in other
-    assert (workdir / "report.md").exists() and str(workdir / "report.md") in chief
+    assert (workdir / "report.html").exists() and str(workdir / "report.html") in chief
 
 
 @pytest.mark.parametrize("stage", ["train", "prune", "quantize"])

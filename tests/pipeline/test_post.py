@@ -115,5 +115,6 @@ def test_the_report_has_what_was_proven_until_an_artifact_missed(finished, tmp_p
     assert [stage["name"] for stage in report["stages"]] == ["train", "equalize"]
     assert report["ended_by"] == "missed"
     assert "**Incomplete**: missed" in (workdir / "report.md").read_text()
+    assert "Incomplete.</b> missed" in (workdir / "report.html").read_text()
     assert len(pipeline.run(experiment, workdir)) == len(rows)
     assert "Incomplete" not in (workdir / "report.md").read_text()

@@ -15,8 +15,8 @@ from tfopt.stages.hold import is_sparse
 from tfopt.stages.patterns import Unstructured, folded, has, losing, most
 
 _LOG = logging.getLogger(__name__)
-_POINT = 0.01
-_USUAL = 0.8
+POINT = 0.01
+USUAL = 0.8
 # Only its equation tells the inputs of the one from its outputs; of the other's rows each is
 # looked up alone, and none are summed over.
 _NO_TILES = {"EinsumDense", "Embedding"}
@@ -114,7 +114,7 @@ class Sparsify(Stage):
     @property
     def _asked(self) -> float:
         """The sparsity that was asked for; 0 where it is the pattern's own."""
-        return self.sparsity or (0.0 if self.pattern.fixed else _USUAL)
+        return self.sparsity or (0.0 if self.pattern.fixed else USUAL)
 
     def _prunable(self, facts: Facts) -> list[Kernel]:
         check_exclude(self, facts.kernels)
@@ -162,4 +162,4 @@ class Sparsify(Stage):
 
     def _tolerance(self, facts: Facts) -> float:
         # A weight on top: a model of few can't be closer. A large block is no excuse.
-        return _POINT + 1 / max(sum(kernel.size for kernel in facts.kernels), 1)
+        return POINT + 1 / max(sum(kernel.size for kernel in facts.kernels), 1)

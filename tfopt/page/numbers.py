@@ -1,0 +1,79 @@
+"""The figures of a run that its page speaks of."""
+
+import math
+import re
+from typing import Any
+
+from tfopt.comparison import share
+
+_POINT = 0.01
+_ALIKE = 1.05
+
+
+def number(value: Any) -> bool:
+    """Return whether `value` is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def name_of(row: dict) -> str:
+    """Return the name of the artifact of `row`."""
+    return f"{row['stage']}_{row['variant']}"
+
+
+def bits(dtype: str) -> int:
+    """Return the bits of a type such as int8; 32 of one that has none in its name."""
+    found = re.search(r"\d+$", dtype)
+    return int(found.group()) if found else 32
+
+
+def best(rows: list[dict]) -> dict | None:
+    """Return the smallest artifact, gzipped, of those within a point of the most accurate."""
+    sound = [row for row in rows if number(row["accuracy"])]
+    most = max((row["accuracy"] for row in sound), default=0.0)
+    near = [row for row in sound if row["accuracy"] >= most - _POINT]
+    return min(near, key=lambda row: (row["gzip_bytes"], row["bytes"]), default=None)
+
+
+def float_row(rows: list[dict]) -> dict | None:
+    """Return the first artifact whose kernels are all float32, which the others are held to."""
+    return next((row for row in rows if {k["dtype"] for k in row["kernels"]} == {"float32"}), None)
+
+
+def last_stage(rows: list[dict]) -> list[dict]:
+    """Return the artifacts of the last stage that has any."""
+    return [row for row in rows if row["stage"] == rows[-1]["stage"]]
+
+
+def against(figure: float, other: float, less: str, more: str) -> str:
+    """Return `figure` against `other` in words: 3.4 times `less`, or 1.2 times `more`."""
+    if not (number(figure) and number(other) and figure > 0 and other > 0):
+        return ""
+    ratio = max(figure, other) / min(figure, other)
+    return f"{ratio:.1f} times {less if figure < other else more}" if ratio >= _ALIKE else "alike"
+
+
+def integers(row: dict) -> int:
+    """Return how many operators of the artifact of `row` compute in int8 or int16."""
+    return row["ops_int8"] + row["ops_int16"]
+
+
+def operators(row: dict) -> int:
+    """Return how many operators of the artifact of `row` compute."""
+    return integers(row) + row["ops_hybrid"] + row["ops_float"]
+
+
+def interval(row: dict) -> tuple[float, float]:
+    """Return the 95% interval of the accuracy of `row`."""
+    _, low, high = share(round(row["accuracy"] * row["examples"]), row["examples"])
+    return low, high
+
+
+def zeros_of(kernel: dict) -> float:
+    """Return the share of zeros in a `kernel` of a model."""
+    return kernel["zeros"] / max(math.prod(kernel["shape"]), 1)
+
+
+def probed(rows: list[dict]) -> dict | None:
+    """Return the best artifact whose layers were looked at, if not of all then of the last."""
+    looked_at = [row for row in [best(rows), *reversed(rows)] if row and row["layers"]]
+    return next(iter(looked_at), None)

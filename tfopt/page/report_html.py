@@ -1,0 +1,175 @@
+"""report.html: what is on the page, put together."""
+
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from tfopt import answers, comparison
+from tfopt.checkpoint import write_atomically
+from tfopt.data import Splits
+from tfopt.debugger import MOST_DB
+from tfopt.page import charts, examples, numbers, verdicts
+from tfopt.page.columns import columns
+from tfopt.page.promises import promises
+
+_LOG = logging.getLogger(__name__)
+_SPELLED_OUT = 20  # classes, for which the confusion matrix is a table
+_EXAMPLES = 12
+
+
+def write(content: dict, workdir: Path, splits: Splits, command: str = "") -> None:
+    """Write report.html to `workdir`, for the `content` of its report.json.
+
+    `splits` are those that were measured on; `command` is the command line of the run, "" where it
+    was begun from Python. What can't be drawn is told in its place, and logged.
+    """
+    page = _tried("the page", html, content, workdir, splits, command)
+    if page:
+        write_atomically(workdir / "report.html", page)
+
+
+def html(content: dict, workdir: Path, splits: Splits, command: str = "") -> str:
+    """Return the text of report.html, see `write`."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfopt"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "percent": lambda share: f"{share:.2%}" if numbers.number(share) else "–",
+        "commas": lambda count: f"{count:,.0f}" if numbers.number(count) else "–",
+        "short_type": lambda spec: str(spec.get("type", "")).split(".")[-1],
+    }
+    source = jinja2.PackageLoader("tfopt").get_source
+    script, style = (source(environment, f"report.{kind}")[0] for kind in ("js", "css"))
+    digest = hashlib.sha256(script.encode()).digest()
+    rows = content["rows"]
+    return environment.get_template("report.html.j2").render(
+        content,
+        script=Markup(script),
+        script_hash=base64.b64encode(digest).decode(),
+        style=Markup(style),
+        command=command,
+        config=json.dumps(content["experiment"], indent=2),
+        best=numbers.best(rows),
+        baseline=numbers.float_row(rows),
+        interval=numbers.interval,
+        against=numbers.against,
+        name_of=numbers.name_of,
+        zeros_of=numbers.zeros_of,
+        probed=numbers.probed(rows),
+        integers=numbers.integers,
+        operators=numbers.operators,
+        columns=columns(rows),
+        promises=_tried("what was asked for", promises, content) or [],
+        plots=_plots(content, workdir),
+        answered=_tried("the answers", _answered, content, workdir),
+        differing=_tried("the examples", _differing, rows, workdir, splits),
+    )
+
+
+def _tried(what: str, make: Callable, *args: Any) -> Any:
+    """Return what `make` returns, None where it fails: no plot is worth a run's other reports."""
+    try:
+        return make(*args)
+    except Exception:
+        _LOG.warning("report.html: without %s, which failed.", what, exc_info=True)
+        return None
+
+
+def _plots(content: dict, workdir: Path) -> dict[str, Markup | None]:
+    """Return each plot as an <svg>, "" where there is nothing to draw, None where it failed."""
+    rows, stages, best = content["rows"], content["stages"], numbers.best(content["rows"])
+    sure = _read(workdir, best)
+    bins = _tried("the reliability", verdicts.reliability, sure) if sure else []
+    wanted: dict[str, tuple[Callable, tuple]] = {
+        "size": (charts.trade_off, (rows, "gzip_bytes", "bytes gzipped")),
+        "latency": (charts.trade_off, (rows, "latency_median_us", "µs")),
+        "layers": (lambda row: charts.layers(row) if row else "", (best,)),
+        "noise": (
+            lambda row: charts.noise(row, MOST_DB) if row else "",
+            (numbers.probed(rows),),
+        ),
+        "curves": (charts.curves, (stages,)),
+        "weights": (charts.weights, (stages,)),
+        "reliability": (charts.reliability, (bins,)),
+    }
+    drawn = {
+        name: _tried(f"the plot of {name}", *call[:1], *call[1]) for name, call in wanted.items()
+    }
+    return {name: text if text is None else Markup(text) for name, text in drawn.items()}
+
+
+def _read(workdir: Path, row: dict | None) -> answers.Answers | None:
+    return answers.read(workdir / row["stage"], row["variant"]) if row else None
+
+
+def _answered(content: dict, workdir: Path) -> dict | None:
+    """Return the confusions of the best artifact, and how far its confidence is from the truth."""
+    best, names = numbers.best(content["rows"]), content["data"]["class_names"]
+    found = _read(workdir, best)
+    if not best or found is None:
+        return None
+    matrix = verdicts.confusion(found, len(names))
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    baseline = numbers.float_row(content["rows"])
+    other = _read(workdir, baseline)
+    spelled = len(names) <= _SPELLED_OUT
+    return {
+        "artifact": numbers.name_of(best),
+        "matrix": matrix.tolist() if spelled else None,
+        "shares": shares.tolist() if spelled else None,
+        "picture": None if spelled else examples.matrix_png(shares),
+        "confused": verdicts.most_confused(matrix, names),
+        "error": verdicts.calibration_error(verdicts.reliability(found)),
+        "baseline": baseline and numbers.name_of(baseline),
+        "baseline_error": other and verdicts.calibration_error(verdicts.reliability(other)),
+    }
+
+
+def _differing(rows: list[dict], workdir: Path, splits: Splits) -> dict | None:
+    """Return what the last stage's best artifact alone has wrong, against the first float one."""
+    compressed = numbers.best(numbers.last_stage(rows)) if rows else None
+    if compressed is None:
+        return None
+    reference = numbers.float_row(rows) or {"stage": rows[0]["stage"], "variant": answers.KERAS}
+    sides = [
+        answers.read(workdir / row["stage"], row["variant"]) for row in (reference, compressed)
+    ]
+    before, after = sides
+    if before is None or after is None or reference == compressed:
+        return None
+    names = splits.spec.class_names
+    found = comparison.compared([before.logits, after.logits], after.labels, names)
+    wrong = verdicts.only_wrong(before, after)
+    pictures = examples.taken(splits.test, wrong[:_EXAMPLES], splits.spec.normalisation)
+    return {
+        "reference": numbers.name_of(reference),
+        "compressed": numbers.name_of(compressed),
+        "only_right": found["only_right"],
+        "p_value": found["p_value"],
+        "examples": [
+            {
+                "index": index,
+                "true": names[int(after.labels[index])],
+                "answers": [_answer(side.logits[index], names) for side in (before, after)],
+                "shown": examples.drawn(splits.spec.front_end, pictures[index]),
+            }
+            for index in wrong[:_EXAMPLES]
+        ],
+    }
+
+
+def _answer(logits: np.ndarray, names: tuple[str, ...]) -> dict:
+    shares = comparison.probabilities(np.nan_to_num(logits)[None])[0]
+    return {"class": names[int(shares.argmax())], "probability": float(shares.max())}
