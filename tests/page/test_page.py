@@ -1,12 +1,14 @@
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.page.made_up import EVIL, broken, run, splits
 from tests.page.table import artifacts
-from tests.test_report import row
+from tests.test_report import NOISE, row
 from tfopt import page
 from tfopt.answers import Answers
 from tfopt.data import Image, LogMel, Tokens, Waveform
@@ -167,20 +169,45 @@ def test_histograms_have_a_bin_for_zeros():
         (Waveform(rate=8000), np.sin(np.arange(8000.0)), "spectrogram"),
         (Waveform(), np.zeros((4, 1)), "spectrogram"),
         (LogMel(), np.zeros((49, 40, 1)), "spectrogram"),
-        (None, np.zeros(13), "values"),
     ],
 )
 def test_examples_are_drawn_by_their_front_end(front_end, example, kind):
     shown = examples.drawn(front_end, example)
     assert shown["kind"] == kind
-    assert ("image" in shown) == (kind != "values")
-    assert len(shown.get("image", "")) < 40_000
+    assert len(shown["image"]) < 40_000
 
 
 def test_tokens_become_words_again():
     front_end = Tokens(vocabulary=("good", EVIL.strip("<>")))
     shown = examples.drawn(front_end, np.array([2.0, 1.0, 3.0, 0.0]))
-    assert shown["text"] == "good □ script>alert(1)</script"
+    assert shown == {"text": "good □ script>alert(1)</script"}
+
+
+@pytest.mark.parametrize(
+    ("front_end", "shown"),
+    [(Tokens(vocabulary=("word",) * 255), "<blockquote>word word"), (None, "test example")],
+)
+def test_what_is_no_picture_is_on_the_page_too(made, front_end, shown):
+    content, data, folder, _ = made
+    other = replace(data, spec=replace(data.spec, front_end=front_end))
+    assert shown in page.html(content, folder, other)
+
+
+def test_examples_of_several_inputs_are_not_shown():
+    test = [({"a": np.zeros((2, 3)), "b": np.zeros(2)}, np.zeros(2), np.ones(2))]
+    assert examples.taken(test, [1], Normalisation()) == {}
+
+
+def test_names_may_be_anything(tmp_path):
+    names = ["$x_$", "数字", "a & b"]
+    content, data = run(tmp_path, names)
+    content["rows"][2]["layers"] = [{**NOISE, "layer": name} for name in ("$a_{$", "层", "_x")]
+    content["stages"][1]["name"] = content["rows"][2]["stage"] = "_hidden"
+    shutil.move(tmp_path / "prune", tmp_path / "_hidden")
+    content["experiment"]["stages"][1]["name"] = "_hidden"
+    text = page.html(content, tmp_path, data)
+    assert "failed" not in text
+    assert all(name in text for name in ("$a_{$", "层", "_hidden", "a &amp; b"))
 
 
 def test_an_example_is_taken_as_it_was_before_normalisation():

@@ -18,25 +18,30 @@ _FRAMES, _FLOOR_DB = 64, 60.0
 
 
 def taken(test: Iterable, indices: list[int], normalisation: Normalisation) -> dict[int, Any]:
-    """Return the examples of the split `test` at `indices`, as they were before normalisation."""
+    """Return the examples of the split `test` at `indices`, as they were before normalisation.
+
+    Those of a model with several inputs, which nobody can show as one thing, are left out.
+    """
     found, first = {}, 0
     mean, std = np.array(normalisation.mean), np.array(normalisation.std)
-    for examples, _, weights in test:
+    for examples, _, weights in test if indices else ():
+        if isinstance(examples, (dict, tuple)):
+            return {}
         real = np.flatnonzero(np.asarray(weights).reshape(-1) > 0)
         for index in indices:
             if first <= index < first + len(real):
                 found[index] = np.asarray(examples)[real[index - first]] * std + mean
         first += len(real)
-        if first > max(indices, default=-1):
+        if first > max(indices):
             break
     return found
 
 
 @singledispatch
 def drawn(front_end: Any, example: np.ndarray) -> dict[str, str]:
-    """Return how `example` is shown: an `image` as data URI or a `text`, and the `kind` of it."""
-    del front_end
-    return {"kind": "values", "text": f"{'×'.join(map(str, example.shape))} values"}
+    """Return how `example` is shown: as `image`, a data URI, of a `kind`; as `text`; or not."""
+    del front_end, example
+    return {}
 
 
 @drawn.register
@@ -67,7 +72,7 @@ def _(front_end: Tokens, example: np.ndarray) -> dict[str, str]:
     words = dict(enumerate(front_end.vocabulary, 2))
     tokens = [int(token) for token in example.reshape(-1) if round(float(token)) > 0]
     text = " ".join(words.get(token, "□") for token in tokens[:_MOST_WORDS])
-    return {"kind": "text", "text": text + (" …" if len(tokens) > _MOST_WORDS else "")}
+    return {"text": text + (" …" if len(tokens) > _MOST_WORDS else "")}
 
 
 def _heat(values: np.ndarray, floor: float) -> str:

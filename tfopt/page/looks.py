@@ -3,12 +3,14 @@
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
 from typing import Any
 
 WIDTH = 400  # of every plot, in units that are pixels on a phone and in the page's grid
+HEIGHT = 310  # of those that have no rows
 _FONT = 11
 # Colours that nothing else has stand for the page's own, which differ in light and in dark.
 INK, SOFT, LINE, ACCENT, PALE, PAPER = (f"#0{n}0{n}0{n}" for n in range(1, 7))
@@ -18,6 +20,7 @@ _WIDE = 3.5
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "tfopt",
+    "text.parse_math": False,  # a $ in a name is a $
     "font.size": _FONT,
     "axes.titlesize": _FONT,
     "axes.titlecolor": INK,
@@ -86,7 +89,10 @@ def tip(artist: Any, text: str) -> None:
 def svg(made: Any, label: str) -> str:
     """Return the figure `made` as an <svg> for a page, with `label` for those who can't see it."""
     buffer = io.StringIO()
-    made.savefig(buffer, format="svg", transparent=True)
+    with warnings.catch_warnings():
+        # The page's font may have what the one that text is measured by lacks.
+        warnings.filterwarnings("ignore", "Glyph")
+        made.savefig(buffer, format="svg", transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)

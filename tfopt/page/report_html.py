@@ -16,13 +16,14 @@ from tfopt import answers, comparison
 from tfopt.checkpoint import write_atomically
 from tfopt.data import Splits
 from tfopt.debugger import MOST_DB
-from tfopt.page import charts, examples, numbers, verdicts
+from tfopt.page import charts, examples, numbers, training, verdicts
 from tfopt.page.columns import columns
 from tfopt.page.promises import promises
 
 _LOG = logging.getLogger(__name__)
 _SPELLED_OUT = 20  # classes, for which the confusion matrix is a table
 _EXAMPLES = 12
+_LOOKED_AT = 10_000  # test examples, as they are read anew to be shown
 
 
 def write(content: dict, workdir: Path, splits: Splits, command: str = "") -> None:
@@ -100,9 +101,9 @@ def _plots(content: dict, workdir: Path) -> dict[str, Markup | None]:
             lambda row: charts.noise(row, MOST_DB) if row else "",
             (numbers.probed(rows),),
         ),
-        "curves": (charts.curves, (stages,)),
-        "weights": (charts.weights, (stages,)),
-        "reliability": (charts.reliability, (bins,)),
+        "curves": (training.curves, (stages,)),
+        "weights": (training.weights, (stages,)),
+        "reliability": (training.reliability, (bins,)),
     }
     drawn = {
         name: _tried(f"the plot of {name}", *call[:1], *call[1]) for name, call in wanted.items()
@@ -143,16 +144,14 @@ def _differing(rows: list[dict], workdir: Path, splits: Splits) -> dict | None:
     if compressed is None:
         return None
     reference = numbers.float_row(rows) or {"stage": rows[0]["stage"], "variant": answers.KERAS}
-    sides = [
-        answers.read(workdir / row["stage"], row["variant"]) for row in (reference, compressed)
-    ]
-    before, after = sides
+    before, after = (_read(workdir, row) for row in (reference, compressed))
     if before is None or after is None or reference == compressed:
         return None
     names = splits.spec.class_names
     found = comparison.compared([before.logits, after.logits], after.labels, names)
-    wrong = verdicts.only_wrong(before, after)
-    pictures = examples.taken(splits.test, wrong[:_EXAMPLES], splits.spec.normalisation)
+    wrong = [i for i in verdicts.only_wrong(before, after) if i < _LOOKED_AT][:_EXAMPLES]
+    taken = examples.taken(splits.test, wrong, splits.spec.normalisation)
+    shown = {i: examples.drawn(splits.spec.front_end, each) for i, each in taken.items()}
     return {
         "reference": numbers.name_of(reference),
         "compressed": numbers.name_of(compressed),
@@ -163,9 +162,9 @@ def _differing(rows: list[dict], workdir: Path, splits: Splits) -> dict | None:
                 "index": index,
                 "true": names[int(after.labels[index])],
                 "answers": [_answer(side.logits[index], names) for side in (before, after)],
-                "shown": examples.drawn(splits.spec.front_end, pictures[index]),
+                "shown": shown.get(index, {}),
             }
-            for index in wrong[:_EXAMPLES]
+            for index in wrong
         ],
     }
 
