@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import tfopt
 from tests.answered import answered
 from tfopt.command_line import parse
 from tfopt.errors import ConfigError
@@ -212,6 +213,10 @@ def test_overrides_reach_every_depth(config):
 def test_no_flag_at_all_means_the_digits_run():
     experiment, workdir = parse([])
     assert (experiment.name, workdir) == ("digits", Path("runs/digits").absolute())
+
+
+def test_its_version_is_told_without_tensorflow():
+    assert answered("--version") == (0, f"tfopt {tfopt.__version__}", "", "LIGHT")
 
 
 def test_help_lists_configs_and_tools_without_tensorflow():

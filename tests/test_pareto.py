@@ -12,3 +12,11 @@ def test_it_is_what_nothing_else_beats():
             for cost, gain in points
         ]
         assert front(points) == [not each for each in beaten]
+
+
+def test_costs_within_the_noise_are_equal():
+    assert front([(1.0, 2), (1.04, 3)], noise=0.05) == [False, True]
+    assert front([(1.0, 2), (1.06, 3)], noise=0.05) == [True, True]
+    assert front([(1.0, 2), (1.04, 2), (1.06, 2)], noise=0.05) == [True, True, False]
+    # What is beaten beats nobody: 1.00 is clearly faster than what is left.
+    assert front([(1.0, 1), (1.04, 2), (1.08, 3)], noise=0.05) == [True, False, True]

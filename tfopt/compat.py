@@ -5,9 +5,14 @@ be read and validated, and `--help` answered, without waiting seconds for Tensor
 Keras is `tf_keras` (Keras 2): tfmot works with no other.
 """
 
+import contextlib
 import importlib
+import sys
 import types
 from typing import TYPE_CHECKING, Any
+
+# What TensorFlow is loaded within; a main sets it.
+while_loading = contextlib.nullcontext
 
 
 class _Lazy(types.ModuleType):
@@ -17,7 +22,12 @@ class _Lazy(types.ModuleType):
         # Tools that inspect modules ask for __wrapped__ and the like; that is no use of it.
         if name.startswith("__") and name != "__version__":
             raise AttributeError(name)
-        value = getattr(importlib.import_module(self.__name__), name)
+        if "tensorflow" in sys.modules:
+            module = importlib.import_module(self.__name__)
+        else:
+            with while_loading():
+                module = importlib.import_module(self.__name__)
+        value = getattr(module, name)
         setattr(self, name, value)
         return value
 

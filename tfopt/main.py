@@ -13,7 +13,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from tfopt import cluster, hosts, preemption, tools
+import tfopt
+from tfopt import chatter, cluster, compat, hosts, preemption, tools
 from tfopt.command_line import parse
 from tfopt.config_file import shipped_configs
 from tfopt.errors import ConfigError, RunError, nearest
@@ -29,6 +30,7 @@ Make a Keras model small and fast, and prove what is exported.
   --config.*  one field of it, as in '--config.stages[1].sparsity=0.9'
   --workdir   the folder for checkpoints, artifacts and the report; the same command again
               goes on where it stopped; default: runs/NAME
+  --version   print it
 
 Tools:
 {tools}
@@ -43,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
     That is 0, 1 (failed run), 2 (bad input), 75 (preempted: run me again) or 130 (interrupted).
     """
+    compat.while_loading = chatter.left_out
     try:
         code = _answered(sys.argv[1:] if argv is None else argv)
     except Exception:
@@ -63,6 +66,9 @@ def _answered(arguments: list[str]) -> int:
             code = _tool(arguments[0])(arguments[1:])
             sys.stdout.flush()
             return code
+        if "--version" in arguments:
+            print(f"tfopt {tfopt.__version__}")
+            return 0
         if {"--help", "-help", "-h"} & set(arguments):
             print(HELP.format(configs=", ".join(sorted(shipped_configs())), tools=_tool_lines()))
             return 0

@@ -2,17 +2,24 @@
 
 from collections.abc import Sequence
 
+Point = tuple[float, float]
 
-def front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Return for each (cost, gain) whether none costs no more, gains no less, and is another.
 
-    Of equal points all are on the front.
+def front(points: Sequence[Point], noise: float = 0.0) -> list[bool]:
+    """Return for each (cost, gain) whether none on the front costs no more, gains no less.
+
+    Costs are equal where the higher is at most 1 + `noise` times the other. Of equal points all
+    are on the front.
     """
-    best: dict[int, bool] = {}
-    highest, cost_of_it = float("-inf"), float("-inf")
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        cost, gain = points[index]
-        best[index] = gain > highest or (gain, cost) == (highest, cost_of_it)
-        if gain > highest:
-            highest, cost_of_it = gain, cost
-    return [best[index] for index in range(len(points))]
+    on: list[int] = []
+    for index in sorted(range(len(points)), key=lambda i: (-points[i][1], points[i][0])):
+        if not any(_beats(points[better], points[index], noise) for better in on):
+            on.append(index)
+    return [index in on for index in range(len(points))]
+
+
+def _beats(point: Point, other: Point, noise: float) -> bool:
+    """Return whether `point`, which gains no less than `other`, leaves it no place."""
+    if point[1] > other[1]:
+        return point[0] <= other[0] * (1 + noise)
+    return point[0] * (1 + noise) < other[0]

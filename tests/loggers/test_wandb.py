@@ -71,7 +71,9 @@ def test_a_resumed_run_is_the_same_run(tmp_path, monkeypatch):
     assert [sum(each) for each in counts] == [9, 9]
     assert summary["best/accuracy"] == 0.75
     assert any(name.startswith("pr_table") for point in points for name in point)
-    texts = [path.read_text() for path in tmp_path.glob("wandb/offline-run-*/files/media/html/*.html")]
+    texts = [
+        path.read_text() for path in tmp_path.glob("wandb/offline-run-*/files/media/html/*.html")
+    ]
     assert len(texts) == 2 and all("&lt;b&gt;" in text for text in texts)
 
 

@@ -9,14 +9,14 @@ from tfopt.tools.runs import listed, main
 FIGURES = {"stage": "train", "bytes": 1, "examples": 100}
 
 
-def run(folder, rows, shape=(8, 8, 1), machine="here", **data):
+def run(folder, rows, shape=(8, 8, 1), machine="here", names=("a", "b"), **data):
     """Write the report of a run with (variant, accuracy, gzipped bytes, µs) rows."""
-    names = "variant", "accuracy", "gzip_bytes", "latency_median_us"
+    columns = "variant", "accuracy", "gzip_bytes", "latency_median_us"
     report = {
         "experiment": {"data": {"type": "tfopt.data.digits.Digits", **data}},
         "environment": {"machine": machine},
-        "data": {"shape": shape, "class_names": ["a", "b"]},
-        "rows": [FIGURES | dict(zip(names, row, strict=True)) for row in rows],
+        "data": {"shape": shape, "class_names": names},
+        "rows": [FIGURES | dict(zip(columns, row, strict=True)) for row in rows],
     }
     folder.mkdir(parents=True)
     (folder / "report.json").write_text(json.dumps(report))
@@ -58,6 +58,28 @@ def test_the_table_has_a_part_for_each_data_set(runs, capsys):
     text = capsys.readouterr().out
     assert text.count("2 classes, 100 test examples") == 2
     assert "Digits, 8×8×1, 2 classes" in text and "90.00%" in text and "size and latency" in text
+
+
+def test_what_of_one_name_is_another_data_set_has_a_part_of_its_own(runs, capsys):
+    run(runs / "others", [("int8", 1.0, 50, 1)], seed=7)
+    run(runs / "labelled", [("int8", 1.0, 50, 1)], shape=(4,), names=["b", "a"])
+    assert main([str(runs)]) == 0
+    text = capsys.readouterr().out
+    heads = [line for line in text.splitlines() if line.startswith("Digits")]
+    assert [head.partition("examples, ")[2] for head in heads] == [
+        *("set 1 of 2", "set 2 of 2", "seed=7", "seed=None"),
+    ]
+    assert [part.count("/others ") for part in text.split("\nDigits")] == [0, 0, 1, 0]
+
+
+def test_noise_decides_no_front(tmp_path):
+    run(tmp_path / "one", [("a", 0.9, 900, 20.3), ("b", 0.89, 800, 20.0), ("c", 0.88, 700, 19)])
+    found = {e["artifact"]: e["fronts"] for e in listed(tmp_path)}
+    assert found == {
+        "train_a": ["size", "latency"],
+        "train_b": ["size"],  # is faster, by less than is measured
+        "train_c": ["size", "latency"],
+    }
 
 
 def test_what_is_no_report_is_named_and_left_out(runs, caplog):

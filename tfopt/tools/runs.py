@@ -3,7 +3,7 @@
 import argparse
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from tfopt.tables import table
 
 _LOG = logging.getLogger(__name__)
 _FIGURES = ("accuracy", "gzip_bytes", "bytes", "latency_median_us")
+# Of one file measured again and again on one machine, nine of ten latencies differ by less.
+_NOISE = 0.05
 _OF_TRAINING = ("augment", "cache_dir", "memory_limit_mb", "validation")
 _HEADS = ("run", "artifact", "accuracy", "gzipped", "bytes", "median µs", "on the front of")
 
@@ -51,8 +53,9 @@ def listed(folder: Path, *, everything: bool = False) -> list[dict]:
 
     Each has `data`, `run`, `artifact`, its figures, and `fronts`: of which of "size" (gzipped
     bytes) and "latency" it is on the Pareto front of its data set, against accuracy; latencies are
-    compared on one machine. Without `everything` only those are returned that are on a front among
-    the artifacts of their own run. Raises ConfigError where there is no run.
+    compared on one machine, and less than `_NOISE` apart they are equal. Without `everything` only
+    those are returned that are on a front among the artifacts of their own run. Raises ConfigError
+    where there is no run.
     """
     if not folder.is_dir():
         raise ConfigError(f"expected a folder with runs, received {folder}, which is none.")
@@ -62,6 +65,7 @@ def listed(folder: Path, *, everything: bool = False) -> list[dict]:
             f"expected at least one finished run under {folder}, received none; a run writes its "
             "report.json to its --workdir."
         )
+    found = _told_apart(found)
     kept = []
     for same in dict.fromkeys(each.same for each in found):
         peers = [each for each in found if each.same == same]
@@ -108,19 +112,36 @@ def _found(run: str, machine: str, asked: dict, spec: dict, row: dict) -> Found:
     )
 
 
+def _told_apart(found: list[Found]) -> list[Found]:
+    """Return `found` with `data` that also says in what sources of one name differ."""
+    told = {}
+    for data in {each.data for each in found}:
+        alike = sorted({each.same for each in found if each.data == data})
+        sources = [json.loads(same)[0] for same in alike]
+        names = sorted({name for source in sources for name in source})
+        differing = [n for n in names if any(s.get(n) != sources[0].get(n) for s in sources)]
+        for number, (same, source) in enumerate(zip(alike, sources, strict=True), start=1):
+            fields = [f"{name}={source.get(name)}" for name in differing]
+            # Sources that are alike differ in their classes, which may be many.
+            others = fields or ([f"set {number} of {len(alike)}"] if len(alike) > 1 else [])
+            told[same] = ", ".join([data, *others])
+    return [replace(each, data=told[each.same]) for each in found]
+
+
 def _fronts(found: list[Found]) -> dict[int, list[str]]:
     """Return by the identity of each of `found` the names of the fronts that it is on."""
     names: dict[int, list[str]] = {id(each): [] for each in found}
     for each in _on_front(found, "gzip_bytes"):
         names[id(each)].append("size")
     for machine in {each.machine for each in found}:
-        for each in _on_front([e for e in found if e.machine == machine], "latency_median_us"):
+        peers = [each for each in found if each.machine == machine]
+        for each in _on_front(peers, "latency_median_us", _NOISE):
             names[id(each)].append("latency")
     return names
 
 
-def _on_front(found: list[Found], cost: str) -> list[Found]:
-    on = front([(each.row[cost], each.row["accuracy"]) for each in found])
+def _on_front(found: list[Found], cost: str, noise: float = 0.0) -> list[Found]:
+    on = front([(each.row[cost], each.row["accuracy"]) for each in found], noise)
     return list(compress(found, on))
 
 
