@@ -65,13 +65,21 @@ def cold(setting: Setting) -> Cold:
 
 def cold_in_child(setting: Setting, seconds: float = 300) -> Cold:
     """Return what `cold` finds in a new process, which a damaged file may crash or stall."""
+    return Cold(**json.loads(in_child("--cold", setting, seconds=seconds)))
+
+
+def in_child(what: str, setting: Setting, *options: str, seconds: float = 300) -> str:
+    """Return what `tfopt benchmark` prints in a new process, asked for `what`.
+
+    Raises CannotRunError where that says so, crashes, or isn't done after so many seconds.
+    """
     path, xnnpack = setting.path, "on" if setting.xnnpack else "off"
-    command = [sys.executable, "-m", "tfopt", "benchmark", "--cold", f"--xnnpack={xnnpack}"]
+    command = [sys.executable, "-m", "tfopt", "benchmark", what, f"--xnnpack={xnnpack}", *options]
     command.append(str(path))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        raise CannotRunError(f"{path}: one inference takes over {seconds:g} seconds.") from error
+        raise CannotRunError(f"{path}: inference takes over {seconds:g} seconds.") from error
     if done.returncode < 0:
         raise CannotRunError(
             f"{path}: LiteRT crashed on it (signal {-done.returncode}); the file is damaged, or "
@@ -82,7 +90,7 @@ def cold_in_child(setting: Setting, seconds: float = 300) -> Cold:
         lines = [line for line in done.stderr.splitlines() if line.startswith("tfopt: ")]
         last = lines[-1] if lines else f"{path}: {done.stderr.strip().splitlines()[-1:]}"
         raise CannotRunError(last.removeprefix("tfopt: "))
-    return Cold(**json.loads(done.stdout))
+    return done.stdout
 
 
 def loaded(setting: Setting) -> Any:

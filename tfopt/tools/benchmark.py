@@ -11,6 +11,8 @@ from tfopt.opened import check_is_one
 from tfopt.tables import table
 
 _HEADS = ("file", "threads", "XNNPACK", "median µs", "p90 µs", "p99 µs", "of the first (rounds)")
+_OPERATORS = ("operator", "mean µs", "share")
+_SHOWN = 20
 _COLD = ("file", "XNNPACK", "bytes", "load µs", "first inference µs", "memory, MB")
 
 
@@ -28,12 +30,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", default="1", help="a list, as in 1,2,4")
     parser.add_argument("--xnnpack", choices=("on", "off", "both"), default="on")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    # For the process of its own in which a file is loaded and run once.
+    parser.add_argument("--operators", action="store_true", help="the time of each operator too")
+    parser.add_argument(
+        "--benchmark_model",
+        metavar="PATH",
+        default="",
+        help="that by TensorFlow's tool of this name and not by LiteRT's profiler",
+    )
+    # For the process of its own in which a file is loaded and run once, or profiled.
     parser.add_argument("--cold", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--profiled", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     threads = _checked(args)
     # Deferred, so that help and bad input are answered at once.
-    from tfopt import benchmark
+    from tfopt import benchmark, operators
     from tfopt.report import environment
 
     delegates = {"on": [True], "off": [False], "both": [True, False]}[args.xnnpack]
@@ -49,10 +59,17 @@ def main(argv: list[str]) -> int:
     if args.cold:
         print(json.dumps(asdict(benchmark.cold(alone[0]))))
         return 0
+    if args.profiled:
+        print(json.dumps(asdict(operators.by_litert(settings[0], args.runs))))
+        return 0
+    by_operator = args.operators or args.benchmark_model
+    tool = operators.chosen(args.benchmark_model) if by_operator else ""
     cold = [_cold(setting) for setting in alone]
     latencies = benchmark.side_by_side(settings, runs=args.runs, rounds=args.rounds)
     warm = _warm(settings, latencies, len(args.files))
     found = {"latency": warm, "cold": cold, "environment": environment()}
+    if by_operator:
+        found["operators"] = [_by_operator(setting, args.runs, tool) for setting in settings]
     print(json.dumps(found, indent=2) if args.json else _text(found))
     return 0
 
@@ -65,6 +82,17 @@ def _cold(setting: Any) -> dict:
         "xnnpack": setting.xnnpack,
         "bytes": setting.path.stat().st_size,
         **asdict(cold_in_child(setting)),
+    }
+
+
+def _by_operator(setting: Any, runs: int, tool: str) -> dict:
+    from tfopt.operators import measured
+
+    return {
+        "file": str(setting.path),
+        "threads": setting.threads,
+        "xnnpack": setting.xnnpack,
+        **asdict(measured(setting, runs, tool)),
     }
 
 
@@ -128,4 +156,22 @@ def _text(found: dict) -> str:
         )
         for row in found["cold"]
     ]
-    return f"{table(warm, _HEADS)}\n\n{table(cold, _COLD)}"
+    tables = [table(warm, _HEADS), table(cold, _COLD), *map(_operators, found.get("operators", []))]
+    return "\n\n".join(tables)
+
+
+def _operators(found: dict) -> str:
+    """Return the operators of a file that take most, and the rest of an inference."""
+    whole = found["inference_us"]
+    each = sorted(((o["mean_us"], o["name"]) for o in found["operators"]), reverse=True)
+    rest = each[_SHOWN:]
+    lines = [
+        *((name, micros) for micros, name in each[:_SHOWN]),
+        *([(f"{len(rest)} others", sum(micros for micros, _ in rest))] if rest else []),
+        ("between and around them", max(whole - sum(micros for micros, _ in each), 0)),
+        ("an inference, while it is profiled", whole),
+    ]
+    cells = [(name, f"{micros:,.1f}", f"{micros / whole:.1%}") for name, micros in lines]
+    xnnpack = "with" if found["xnnpack"] else "without"
+    head = f"{found['file']}, threads: {found['threads']}, {xnnpack} XNNPACK, by {found['source']}"
+    return f"{head}\n\n{table(cells, _OPERATORS)}"
