@@ -11,7 +11,7 @@ import numpy as np
 from tfopt.data.front_end import Image, LogMel, Tokens, Waveform
 from tfopt.data.normalisation import Normalisation
 
-_MOST_PIXELS = 96
+_MOST_PIXELS, _FEW_PIXELS = 128, 48
 _COLOUR = (74, 123, 234)  # seen in light and in dark
 _MOST_WORDS = 60
 _FRAMES, _FLOOR_DB = 64, 60.0
@@ -39,7 +39,11 @@ def taken(test: Iterable, indices: list[int], normalisation: Normalisation) -> d
 
 @singledispatch
 def drawn(front_end: Any, example: np.ndarray) -> dict[str, str]:
-    """Return how `example` is shown: as `image`, a data URI, of a `kind`; as `text`; or not."""
+    """Return how `example` is shown: as `image`, a data URI, or `text`, or not.
+
+    An image is of a `kind`, and has a `look`: "pixels", that can be told apart, "smooth", or
+    "filled", whose sides may have any ratio.
+    """
     del front_end, example
     return {}
 
@@ -47,7 +51,8 @@ def drawn(front_end: Any, example: np.ndarray) -> dict[str, str]:
 @drawn.register
 def _(front_end: Image, example: np.ndarray) -> dict[str, str]:
     pixels = np.clip(np.round(example * 255 / front_end.peak), 0, 255).astype(np.uint8)
-    return {"kind": "image", "image": _png(pixels)}
+    look = "pixels" if max(pixels.shape) <= _FEW_PIXELS else "smooth"
+    return {"kind": "image", "look": look, "image": _png(pixels)}
 
 
 @drawn.register
@@ -57,14 +62,18 @@ def _(front_end: Waveform, example: np.ndarray) -> dict[str, str]:
     starts = np.linspace(0, len(samples) - frame, _FRAMES).astype(int)
     frames = samples[starts[:, None] + np.arange(frame)] * np.hanning(frame)
     decibels = 20 * np.log10(np.abs(np.fft.rfft(frames)) + 1e-9)
-    return {"kind": "spectrogram", "image": _heat(decibels, _FLOOR_DB)}
+    return {"kind": "spectrogram", "look": "filled", "image": _heat(decibels, _FLOOR_DB)}
 
 
 @drawn.register
 def _(front_end: LogMel, example: np.ndarray) -> dict[str, str]:
     del front_end
     energies = example.reshape(example.shape[:2])
-    return {"kind": "spectrogram", "image": _heat(energies, float(np.ptp(energies)))}
+    return {
+        "kind": "spectrogram",
+        "look": "filled",
+        "image": _heat(energies, float(np.ptp(energies))),
+    }
 
 
 @drawn.register

@@ -18,11 +18,13 @@ from tfopt.data import Splits
 from tfopt.debugger import MOST_DB
 from tfopt.page import charts, examples, numbers, training, verdicts
 from tfopt.page.columns import columns
+from tfopt.page.looks import short
 from tfopt.page.promises import promises
 
 _LOG = logging.getLogger(__name__)
-_SPELLED_OUT = 20  # classes, for which the confusion matrix is a table
+_SPELLED_OUT, _PICTURED = 20, 1000  # classes, for which the confusion matrix is a table, or is
 _EXAMPLES = 12
+_KERNELS = 100  # of a stage, so that the page stays small
 _LOOKED_AT = 10_000  # test examples, as they are read anew to be shown
 
 
@@ -67,6 +69,8 @@ def html(content: dict, workdir: Path, splits: Splits, command: str = "") -> str
         interval=numbers.interval,
         against=numbers.against,
         name_of=numbers.name_of,
+        short=short,
+        most_kernels=_KERNELS,
         zeros_of=numbers.zeros_of,
         probed=numbers.probed(rows),
         integers=numbers.integers,
@@ -121,21 +125,28 @@ def _answered(content: dict, workdir: Path) -> dict | None:
     found = _read(workdir, best)
     if not best or found is None:
         return None
-    matrix = verdicts.confusion(found, len(names))
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     baseline = numbers.float_row(content["rows"])
     other = _read(workdir, baseline)
-    spelled = len(names) <= _SPELLED_OUT
     return {
         "artifact": numbers.name_of(best),
-        "matrix": matrix.tolist() if spelled else None,
-        "shares": shares.tolist() if spelled else None,
-        "picture": None if spelled else examples.matrix_png(shares),
-        "confused": verdicts.most_confused(matrix, names),
+        **_matrix(found, len(names)),
+        "confused": verdicts.most_confused(found, names),
         "error": verdicts.calibration_error(verdicts.reliability(found)),
         "baseline": baseline and numbers.name_of(baseline),
         "baseline_error": other and verdicts.calibration_error(verdicts.reliability(other)),
     }
+
+
+def _matrix(found: answers.Answers, classes: int) -> dict:
+    """Return the confusions as `matrix` and `shares` of few classes, as `picture` of many."""
+    shown: dict[str, Any] = {"matrix": None, "shares": None, "picture": None}
+    if classes > _PICTURED:
+        return shown
+    matrix = verdicts.confusion(found, classes)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    if classes > _SPELLED_OUT:
+        return shown | {"picture": examples.matrix_png(shares)}
+    return shown | {"matrix": matrix.tolist(), "shares": shares.tolist()}
 
 
 def _differing(rows: list[dict], workdir: Path, splits: Splits) -> dict | None:

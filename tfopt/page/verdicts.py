@@ -15,15 +15,15 @@ def confusion(answers: Answers, classes: int) -> np.ndarray:
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def most_confused(matrix: np.ndarray, class_names: list[str]) -> list[dict]:
-    """Return the most frequent mistakes in `matrix`: `true`, `said` and `count`."""
-    mistakes = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
-    places = np.argsort(-mistakes, axis=None, kind="stable")[:_SHOWN]
-    pairs = [divmod(int(place), len(matrix)) for place in places]
+def most_confused(answers: Answers, class_names: list[str]) -> list[dict]:
+    """Return the most frequent mistakes: the `true` class, the one that was `said`, and `count`."""
+    named = answers.logits.argmax(-1)
+    wrong = np.stack([answers.labels, named])[:, named != answers.labels]
+    pairs, counts = np.unique(wrong, axis=1, return_counts=True)
     return [
-        {"true": class_names[true], "said": class_names[said], "count": int(matrix[true, said])}
-        for true, said in pairs
-        if mistakes[true, said]
+        {"true": class_names[true], "said": class_names[said], "count": int(counts[place])}
+        for place in np.argsort(-counts, kind="stable")[:_SHOWN]
+        for true, said in [pairs[:, place].tolist()]
     ]
 
 
