@@ -35,6 +35,7 @@ setup(
         "ai-edge-litert>=2.1,<3",
         "etils[epath]>=1.7,<2",
         "flatbuffers>=24.3",
+        "pillow>=10",
         "h5py>=3.11,<4",
         "scipy>=1.11,<2",
         "scikit-learn>=1.5,<2",

@@ -1,6 +1,7 @@
 """Read a .tflite: its tensors, its operators, and the zeros and codes of its kernels."""
 
 import gzip
+import math
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,8 @@ from tfopt.compat import tflite_schema
 from tfopt.densify import densified
 
 _IDENTIFIER = b"TFL3"
+_VERSION = 3
+_LATER = "tfopt reads 3, so look for a newer tfopt."
 # The input that is the kernel, and the kernel's axis of output channels.
 _KERNELS = {
     "CONV_2D": (1, 0),
@@ -33,6 +36,10 @@ _CONVERTERS = ("tfl.", "arith.")
 _DAMAGE = (struct.error, IndexError, ValueError, TypeError, KeyError, AttributeError)
 
 
+class LaterError(ValueError):
+    """The file is of a later version of TFLite's schema."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
     """One tensor; `values` holds a constant's stored numbers, None for what is computed.
@@ -50,6 +57,11 @@ class Tensor:
     values: np.ndarray | None
     keeps: bool = False
     sparse: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """What its values take, at a batch of 1 where the batch is open."""
+        return stored_bytes(self.dtype, math.prod(self.shape))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +124,8 @@ class Kernel:
     """A weight matrix as stored.
 
     `codes` is the largest number of distinct values in one output channel, `codes_total` that
-    of the whole tensor. A zero is what dequantizes to 0.
+    of the whole tensor. A zero is what dequantizes to 0. `bytes` are those that it takes in the
+    file; the scales are the least and the greatest of its channels', None where it has none.
     """
 
     name: str
@@ -123,15 +136,22 @@ class Kernel:
     size: int
     codes: int
     codes_total: int
+    bytes: int = 0
+    scale_least: float | None = None
+    scale_greatest: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
-    """What a .tflite says, over all of its subgraphs; inputs and outputs are the first's."""
+    """What a .tflite says, over all of its subgraphs; inputs and outputs are the first's.
+
+    Signatures are as `serving_default(examples) -> logits`.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
+    signatures: tuple[str, ...] = ()
 
     def with_precision(self, precision: str) -> list[Operator]:
         """Return the operators that run in `precision`: float, hybrid, int16, int8 or other."""
@@ -161,6 +181,8 @@ def read(content: bytes) -> Graph:
     check_mark(content)
     try:
         model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
+        if model.version > _VERSION:
+            raise LaterError(f"it is of version {model.version} of the schema; {_LATER}")
         for buffer in model.buffers:
             # Of a large model: behind the FlatBuffer, which can't address more than 2 GB.
             if getattr(buffer, "offset", 0) > 1:
@@ -168,14 +190,24 @@ def read(content: bytes) -> Graph:
                 buffer.data = np.frombuffer(stored, np.uint8)
         codes = [_operator_name(code) for code in model.operatorCodes]
         return _graph(model, codes)
+    except LaterError:
+        raise
     except _DAMAGE as error:
         raise ValueError(f"it is a damaged TFLite file ({error}).") from error
 
 
 def check_mark(content: bytes) -> None:
     """Raise ValueError unless `content`, which may be the first 8 bytes alone, is of a .tflite."""
+    if content[4:7] == _IDENTIFIER[:3] and content[7:8] > _IDENTIFIER[3:]:
+        raise ValueError(f"it is of a later schema, {content[4:8].decode('latin-1')}; {_LATER}")
     if content[4:8] != _IDENTIFIER:
         raise ValueError("it is not a TFLite file (it has no TFL3 mark).")
+
+
+def stored_bytes(dtype: str, size: int) -> int:
+    """Return the bytes that so many values of `dtype` take in a file."""
+    bits = re.search(r"\d+$", dtype)
+    return -(-size * (int(bits[0]) if bits else 8) // 8)
 
 
 def gzip_size(content: bytes) -> int:
@@ -213,13 +245,30 @@ def _graph(model: Any, codes: list[str]) -> Graph:
                     outputs=tuple(tensors[i] for i in _listed(operator.outputs)),
                 )
             )
-    return Graph(inputs=ends[0][0], outputs=ends[0][1], operators=tuple(operators))
+    return Graph(
+        inputs=ends[0][0],
+        outputs=ends[0][1],
+        operators=tuple(operators),
+        signatures=tuple(_signature(each) for each in _listed(model.signatureDefs)),
+    )
+
+
+def _signature(signature: Any) -> str:
+    given, made = (
+        ", ".join(_text(tensor.name) for tensor in _listed(way))
+        for way in (signature.inputs, signature.outputs)
+    )
+    return f"{_text(signature.signatureKey)}({given}) -> {made}"
+
+
+def _text(name: bytes | None) -> str:
+    return (name or b"").decode(errors="replace")
 
 
 def _tensor(buffers: list, tensor: Any) -> Tensor:
     kind = _enum(tflite_schema.TensorType, tensor.type)
     shape = tuple(int(size) for size in _listed(tensor.shape))
-    quantization, name = tensor.quantization, (tensor.name or b"").decode(errors="replace")
+    quantization, name = tensor.quantization, _text(tensor.name)
     return Tensor(
         name=name,
         shape=shape,
@@ -268,6 +317,9 @@ def _kernel(layer: str, operator: str, tensor: Tensor, axis: int) -> Kernel:
         size=values.size,
         codes=int(distinct.max()),
         codes_total=int(np.unique(values).size),
+        bytes=tensor.bytes,
+        scale_least=min(tensor.scales, default=None),
+        scale_greatest=max(tensor.scales, default=None),
     )
 
 

@@ -63,7 +63,11 @@ def read(content: bytes) -> Description | None:
     """
     with _damage_in_one_sentence():
         _, files = parted(content)
-        return _described(files) if _OWN in files else None
+        if _OWN in files:
+            return _described(files)
+        if _OWN.encode() in (attached_metadata(content) or b""):
+            raise ValueError("its attached files are gone: it was cut off")
+        return None
 
 
 def standard(content: bytes) -> dict | None:

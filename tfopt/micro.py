@@ -1,14 +1,13 @@
 """What a microcontroller takes: TensorFlow Lite Micro's operators, its arena, and budgets."""
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tfopt.flatbuffer import Graph, Kernel, Operator, Tensor
+from tfopt.flatbuffer import Graph, Operator, Tensor
 from tfopt.limits import Budget
 
 # Those that MicroMutableOpResolver can add (tflite-micro, micro_mutable_op_resolver.h).
@@ -121,7 +120,7 @@ class Fit:
 def fit(content: bytes, graph: Graph) -> Fit:
     """Return what the .tflite `content`, read as `graph`, takes of a microcontroller."""
     refused = refusals(graph)
-    largest = max(graph.kernels(), key=stored_bytes, default=None)
+    largest = max(graph.kernels(), key=lambda kernel: kernel.bytes, default=None)
     return Fit(
         flash=len(content),
         arena=None if refused else plan(graph),
@@ -227,9 +226,3 @@ def placed(buffers: Sequence[Buffer]) -> list[int]:
 
 def _bytes(tensor: Any) -> int:
     return _ALIGNMENT * math.ceil(math.prod(tensor.shape) * _WIDTHS[tensor.dtype] / _ALIGNMENT)
-
-
-def stored_bytes(kernel: Kernel) -> float:
-    """Return the bytes that `kernel` takes in the file."""
-    bits = re.search(r"\d+$", kernel.dtype)
-    return kernel.size * (int(bits[0]) if bits else 8) / 8

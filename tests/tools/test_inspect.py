@@ -3,11 +3,13 @@ import json
 import subprocess
 import sys
 
+import flatbuffers
 import numpy as np
 import pytest
 
-from tfopt import export
-from tfopt.compat import keras
+from tfopt import export, flatbuffer, metadata
+from tfopt.compat import keras, tflite_schema
+from tfopt.data import Tokens
 from tfopt.errors import ConfigError
 from tfopt.tools import inspect
 
@@ -39,6 +41,15 @@ def test_json(file, capsys):
     assert (kernel["name"], kernel["shape"], kernel["size"]) == ("logits", [4, 6], 24)
     assert (kernel["zeros"], kernel["codes"], kernel["codes_total"]) == (10, 2, 3)
     assert found["sparsity"] == 10 / 24
+    assert (found["inputs"][0]["bytes"], found["outputs"][0]["bytes"], kernel["bytes"]) == (
+        6,
+        4,
+        24,
+    )
+    # Each unit's largest weight is 1.
+    assert kernel["scale_least"] == kernel["scale_greatest"] == pytest.approx(1 / 127)
+    assert found["signatures"] == ["serving_default(examples) -> logits"]
+    assert found["tfopt"] is None and found["metadata"] is None
 
 
 def test_text(file, capsys):
@@ -48,6 +59,52 @@ def test_text(file, capsys):
     assert "stay float: none" in out
     assert "4×6" in out
     assert "2 (3)" in out
+    assert "serving_default(examples) -> logits" in out
+
+
+def test_what_the_file_says_of_itself(file, tmp_path, capsys):
+    description = metadata.Description(
+        config="words",
+        config_hash="0123456789ab",
+        stage="train",
+        variant="int8",
+        accuracy=0.75,
+        examples=8,
+        shape=(6,),
+        class_names=("good\nnews", *map(str, range(11))),
+        front_end=Tokens(vocabulary=("a", "b")),
+    )
+    described = tmp_path / "described.tflite"
+    described.write_bytes(metadata.attached(file.read_bytes(), description))
+    assert inspect.main([str(described), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["tfopt"]["accuracy"] == 0.75 and found["tfopt"]["config_hash"] == "0123456789ab"
+    assert found["tfopt"]["front_end"]["vocabulary"] == ["a", "b"]
+    assert (
+        found["metadata"]["subgraph_metadata"][0]["output_tensor_metadata"][0]["name"] == "logits"
+    )
+    assert inspect.main([str(described)]) == 0
+    out = capsys.readouterr().out
+    assert "train int8, accuracy 75.00% of 8 examples" in out
+    assert "'good\\nnews', '0'" in out and "and 2 more" in out
+    assert "Tokens(vocabulary=2 words)" in out
+
+
+def of_version(content, version):
+    model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
+    model.version = version
+    builder = flatbuffers.Builder(len(content))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_of_a_later_schema(file):
+    content = file.read_bytes()
+    flatbuffer.read(of_version(content, 3))
+    with pytest.raises(ValueError, match="^it is of version 4 of the schema; tfopt reads 3, so "):
+        flatbuffer.read(of_version(content, 4))
+    with pytest.raises(ValueError, match="^it is of a later schema, TFL4; tfopt reads 3, so look"):
+        flatbuffer.read(content.replace(b"TFL3", b"TFL4"))
 
 
 @pytest.mark.parametrize("keep", [0, 3, 8, 40, 0.5, 0.9])

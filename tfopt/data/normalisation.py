@@ -1,6 +1,7 @@
 """What is subtracted from the values of a source, and what they are divided by."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,14 @@ class Normalisation:
         """Whether it makes other values of them."""
         return any(self.mean) or any(std != 1 for std in self.std)
 
-    def __call__(self, examples: "tf.Tensor") -> "tf.Tensor":
-        """Return a batch of the source's values as the model receives them, in float32."""
+    def __call__(self, examples: Any) -> Any:
+        """Return a batch of the source's values as the model receives them, in float32.
+
+        It is of TensorFlow, or of NumPy for those who have no TensorFlow.
+        """
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        if isinstance(examples, np.ndarray):
+            return (examples.astype(np.float32) - mean) / std
         return (tf.cast(examples, tf.float32) - mean) / std
 
 

@@ -1,15 +1,20 @@
-"""Print what is in a .tflite file: inputs, operators, kernels, zeros, codes, sizes."""
+"""Print what is in a .tflite file: metadata, inputs, operators, kernels, zeros, codes, sizes."""
 
 import argparse
 import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from tfopt import flatbuffer
+from tfopt import flatbuffer, metadata
 from tfopt.facts import sparsity
-from tfopt.opened import opened
+from tfopt.isolated import Child
+from tfopt.opened import opened, readable
+from tfopt.spec import plain
 from tfopt.tables import table
+
+_SHOWN = 10
 
 
 def main(argv: list[str]) -> int:
@@ -18,21 +23,33 @@ def main(argv: list[str]) -> int:
     parser.add_argument("file", type=Path, metavar="FILE.tflite")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     args = parser.parse_args(argv)
-    found = inspect(*opened(args.file))
+    with Child() as child:
+        found = child.call(inspected, args.file)
     print(json.dumps(found, indent=2) if args.json else _text(found))
     return 0
+
+
+def inspected(path: Path) -> dict:
+    """Return what the file `path` holds; raise ConfigError where it isn't a .tflite."""
+    content, graph = opened(path)
+    with readable(path):
+        return inspect(content, graph)
 
 
 def inspect(content: bytes, graph: flatbuffer.Graph) -> dict:
     """Return what the .tflite `content`, read as `graph`, holds as plain JSON values.
 
-    Sizes are in bytes.
+    Sizes are in bytes. `tfopt` is what tfopt has put into it, `metadata` what is in the fields of
+    TFLite Model Metadata; None where there are none. Raises ValueError where those are damaged.
     """
     kernels = graph.kernels()
     counts = Counter((operator.kind, operator.precision) for operator in graph.operators)
     return {
         "bytes": len(content),
         "gzip_bytes": flatbuffer.gzip_size(content),
+        "tfopt": plain(metadata.read(content)),
+        "metadata": metadata.standard(content),
+        "signatures": list(graph.signatures),
         "inputs": [_tensor(tensor) for tensor in graph.inputs],
         "outputs": [_tensor(tensor) for tensor in graph.outputs],
         "operators": [
@@ -50,6 +67,7 @@ def _tensor(tensor: flatbuffer.Tensor) -> dict:
         "name": tensor.name,
         "shape": list(tensor.shape),
         "dtype": tensor.dtype,
+        "bytes": tensor.bytes,
         "scales": list(tensor.scales),
         "zero_points": list(tensor.zero_points),
     }
@@ -57,9 +75,12 @@ def _tensor(tensor: flatbuffer.Tensor) -> dict:
 
 def _text(found: dict) -> str:
     ends = [
-        (way, end["name"], _shape(end), end["dtype"], _numbers(end["scales"]), _numbers(zeros))
+        (
+            *(way, end["name"], _shape(end), end["dtype"]),
+            *(_numbers(end["scales"]), _numbers(end["zero_points"]), f"{end['bytes']:,}"),
+        )
         for way in ("inputs", "outputs")
-        for end, zeros in ((end, end["zero_points"]) for end in found[way])
+        for end in found[way]
     ]
     operators = [(op["type"], op["precision"], f"{op['count']}") for op in found["operators"]]
     kernels = [
@@ -72,20 +93,56 @@ def _text(found: dict) -> str:
             f"{kernel['size']:,}",
             f"{kernel['zeros'] / kernel['size']:.2%}",
             f"{kernel['codes']} ({kernel['codes_total']})",
+            _range(kernel["scale_least"], kernel["scale_greatest"]),
+            f"{kernel['bytes']:,}",
         )
         for kernel in found["kernels"]
     ]
-    heads = ("kernel", "operator", "shape", "type", "zeros", "size", "sparsity", "codes (all)")
+    heads = (
+        *("kernel", "operator", "shape", "type", "zeros", "size", "sparsity", "codes (all)"),
+        *("scales", "bytes"),
+    )
     return "\n\n".join(
         [
             f"{found['bytes']:,} bytes, {found['gzip_bytes']:,} gzipped, "
             f"{found['sparsity']:.2%} of the kernels' values are zeros",
-            table(ends, ("", "name", "shape", "type", "scale", "zero point"), 4),
+            _described(found),
+            table(ends, ("", "name", "shape", "type", "scale", "zero point", "bytes"), 4),
             table(operators, ("operator", "runs in", "count"), 2),
             f"stay float: {', '.join(found['float_ops']) or 'none'}",
             table(kernels, heads, 4),
         ]
     )
+
+
+def _described(found: dict) -> str:
+    """Return the metadata as lines of what and value."""
+    own, others = found["tfopt"], found["metadata"] or {}
+    rows = [(name, others[name]) for name in ("name", "description", "author") if name in others]
+    rows += [("signature", signature) for signature in found["signatures"]]
+    if own:
+        names, normalisation = own["class_names"], own["normalisation"]
+        more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+        rows += [
+            ("tfopt", f"{own['version']}, config hash {own['config_hash']}"),
+            ("classes", ", ".join([*map(repr, names[:_SHOWN]), *more])),
+            ("made of", _options(own["front_end"])),
+            ("mean", _numbers(normalisation["mean"])),
+            ("deviation", _numbers(normalisation["std"])),
+        ]
+    return table(rows, ("metadata", ""), 2) if rows else "metadata: none"
+
+
+def _options(front_end: dict | None) -> str:
+    """Return a front end as one writes it in a config, a vocabulary by its size."""
+    if front_end is None:
+        return "features"
+    options = [
+        f"{name}={len(value)} words" if isinstance(value, list) else f"{name}={value}"
+        for name, value in front_end.items()
+        if name != "type"
+    ]
+    return f"{front_end['type'].split('.')[-1]}({', '.join(options)})"
 
 
 def _shape(tensor: dict) -> str:
@@ -94,3 +151,9 @@ def _shape(tensor: dict) -> str:
 
 def _numbers(values: list) -> str:
     return ", ".join(f"{value:g}" for value in values)
+
+
+def _range(least: Any, greatest: Any) -> str:
+    if least is None:
+        return "–"
+    return f"{least:.3g}" if least == greatest else f"{least:.3g} to {greatest:.3g}"
