@@ -1,5 +1,6 @@
 """Read a .tflite: its tensors, its operators, and the zeros and codes of its kernels."""
 
+import contextlib
 import gzip
 import math
 import re
@@ -158,7 +159,14 @@ class Graph:
         return [operator for operator in self.operators if operator.precision == precision]
 
     def kernels(self) -> tuple[Kernel, ...]:
-        """Return the constant kernels, each once, in the order of their operators."""
+        """Return the constant kernels, each once, in the order of their operators.
+
+        Raises ValueError where a damaged file has scales or axes that its kernels have no use for.
+        """
+        with _damage_in_one_sentence():
+            return tuple(self._kernels().values())
+
+    def _kernels(self) -> dict[int, Kernel]:
         made = {
             id(operator.outputs[0]): operator.inputs[0]
             for operator in self.operators
@@ -173,13 +181,13 @@ class Graph:
                 if stored is not None and stored.values is not None and stored.values.ndim > 1:
                     layer = kernel_layer(stored.name, operator.outputs[0].name)
                     found.setdefault(id(stored), _kernel(layer, operator.kind, stored, axis))
-        return tuple(found.values())
+        return found
 
 
 def read(content: bytes) -> Graph:
     """Return what the .tflite `content` says; raise ValueError where it isn't one, or damaged."""
     check_mark(content)
-    try:
+    with _damage_in_one_sentence():
         model = tflite_schema.ModelT.InitFromPackedBuf(content, 0)
         if model.version > _VERSION:
             raise LaterError(f"it is of version {model.version} of the schema; {_LATER}")
@@ -190,10 +198,17 @@ def read(content: bytes) -> Graph:
                 buffer.data = np.frombuffer(stored, np.uint8)
         codes = [_operator_name(code) for code in model.operatorCodes]
         return _graph(model, codes)
+
+
+@contextlib.contextmanager
+def _damage_in_one_sentence() -> Iterator[None]:
+    try:
+        yield
     except LaterError:
         raise
     except _DAMAGE as error:
-        raise ValueError(f"it is a damaged TFLite file ({error}).") from error
+        said = " ".join(str(error).split())
+        raise ValueError(f"it is a damaged TFLite file ({said}).") from error
 
 
 def check_mark(content: bytes) -> None:

@@ -15,7 +15,6 @@ from tfopt.errors import ConfigError, RunError
 
 # What it may take beside so many times the size of the file.
 _MEMORY, _TIMES = 4 * 2**30, 8
-_ERRORS = {error.__name__: error for error in (ConfigError, RunError)}
 
 
 class Child:
@@ -54,7 +53,7 @@ class Child:
         found = json.loads(line)
         if "answer" in found:
             return found["answer"]
-        raise _ERRORS[found["error"]](found["said"])
+        raise (RunError if "failed" in found else ConfigError)(*found.values())
 
     def _ended(self, stalled: bool) -> str:
         """Take the child away and return why it said nothing."""
@@ -101,11 +100,13 @@ def _answers(questions: IO[str]) -> Iterator[dict]:
             with contextlib.suppress(OSError):
                 _limit_memory(_MEMORY + _TIMES * Path(path).stat().st_size)
             yield {"answer": function(Path(path), *arguments)}
-        except tuple(_ERRORS.values()) as error:
-            yield {"error": type(error).__name__, "said": str(error)}
+        except ConfigError as error:
+            yield {"refused": str(error)}
+        except RunError as error:
+            yield {"failed": str(error)}
         except Exception as error:  # a damaged file may lead to any
             said = " ".join(f"{type(error).__name__} {error}".split())
-            yield {"error": "RunError", "said": f"{path}: it can't be read or run ({said})."}
+            yield {"failed": f"{path}: it can't be read or run ({said})."}
 
 
 def _limit_memory(size: int) -> None:

@@ -14,8 +14,10 @@ from tfopt import evaluate, export
 from tfopt.checkpoint import load_model, save_model
 from tfopt.compat import keras
 from tfopt.data import Spec, Splits, from_arrays
+from tfopt.export.inputs import input_names
 from tfopt.facts import activation_bits, measure
 from tfopt.graph import rebuilt
+from tfopt.runner import Runner
 from tfopt.stages import AtOnce, Cluster, Prune, Quantize, Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
@@ -132,12 +134,14 @@ def check_variant(
 ) -> evaluate.Measurement:
     """Check that `variant` of `model` (default: a small one) runs, and return what was measured.
 
-    LiteRT must run it at any batch size, with finite logits, and find each kernel's zeros.
+    LiteRT must run it at any batch size, with finite logits, and find each kernel's zeros and the
+    signature, `serving_default`, with named inputs, of batch 1, and the output `logits`.
     """
     splits, model = _made_up(spec), model or _small(spec)
     artifact = export.Artifact(
         stage="train", variant=variant.name, content=variant.convert(model, _examples(splits))
     )
+    _check_signature(artifact, model)
     reference = evaluate.logits(model, splits.test)
     measured = evaluate.measure(
         artifact,
@@ -151,6 +155,17 @@ def check_variant(
     zeros, expected = sum(k.zeros for k in measured.kernels), measure(model).kernels
     assert zeros >= sum(k.zeros for k in expected), f"{artifact.name}: lost zeros"
     return measured
+
+
+def _check_signature(artifact: export.Artifact, model: Any) -> None:
+    interpreter = Runner(artifact, threads=1).interpreter
+    found, names = interpreter.get_signature_list(), input_names(model)
+    for ends in found.values():
+        ends["inputs"] = sorted(ends["inputs"])
+    expected = {"serving_default": {"inputs": sorted(names), "outputs": ["logits"]}}
+    assert found == expected, f"{artifact.name}: has the signatures {found}"
+    batches = [details["shape"][0] for details in interpreter.get_input_details()]
+    assert set(batches) == {1}, f"{artifact.name}: takes batches of {batches}, not of 1"
 
 
 def _examples(splits: Splits) -> np.ndarray:

@@ -43,6 +43,12 @@ def predicted(path: Path, inputs: list[str], top: int) -> list[dict]:
 
     content, description = described(path)
     run, found = Runner(Artifact.of(path, content), threads=1), []
+    taken = [tuple(map(int, details["shape"]))[1:] for details in run.inputs.values()]
+    if taken != [description.shape]:
+        raise RunError(
+            f"{path}: expected one input of shape {description.shape}, as its metadata say, "
+            f"received inputs of shapes {taken}; the file is damaged."
+        )
     for given in inputs:
         for example in raw.examples(given, description):
             (logits,) = run(description.normalisation(np.float32(example))[None])

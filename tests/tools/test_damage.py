@@ -1,0 +1,95 @@
+"""Damaged files: an answer or one sentence, whatever is wrong with them."""
+
+import json
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.tools import damage
+from tests.tools.damage import damaged
+from tfopt import export, metadata
+from tfopt.compat import keras
+from tfopt.data import Image
+from tfopt.errors import ConfigError, RunError
+from tfopt.isolated import Child
+from tfopt.tools import inspect, predict
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The bytes of a float and an int8 file, and the path of an example."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 1), name="input")
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="net")
+    examples = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
+    path = tmp_path_factory.mktemp("examples") / "example.npy"
+    np.save(path, examples[0])
+    described = []
+    for variant in (export.Int8(), export.Float32()):
+        description = metadata.Description(
+            config="net",
+            config_hash="0123456789ab",
+            stage="train",
+            variant=variant.name,
+            accuracy=0.5,
+            examples=8,
+            shape=(8, 8, 1),
+            class_names=("a", "b", "c"),
+            front_end=Image(),
+        )
+        described.append(metadata.attached(variant.convert(model, examples), description))
+    return described, str(path)
+
+
+def outcome(child, ask, text, path, *arguments):
+    """What became of it; an answer is printed in both ways."""
+    try:
+        found = child.call(ask, path, *arguments)
+    except (ConfigError, RunError) as error:
+        said = str(error)
+        assert said.endswith(".") and not set(said) & set("\n\r")
+        return "ended" if "crashed" in said or "takes over" in said else "refused"
+    assert json.dumps(found) and text(found)
+    return "answered"
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_damaged_file_is_an_answer_or_one_sentence(files, tmp_path, count):
+    contents, example = files
+    asked = {
+        "inspect": (inspect.inspected, inspect._text, tmp_path / "damaged.tflite"),
+        "predict": (predict.predicted, predict._text, tmp_path / "damaged.tflite", [example], 3),
+    }
+    found = {tool: Counter() for tool in asked}
+    with Child(seconds=30) as child:
+        for seed in range(count):
+            (tmp_path / "damaged.tflite").write_bytes(damaged(contents[seed % 2], seed))
+            for tool, arguments in asked.items():
+                found[tool][outcome(child, *arguments)] += 1
+    print(found)
+    for outcomes in found.values():
+        assert outcomes["answered"] > count / 10 and outcomes["refused"] > count / 10
+        assert outcomes["ended"] < count / 100
+
+
+def test_what_a_file_does_to_the_child_is_one_sentence(tmp_path):
+    path = tmp_path / "a.tflite"
+    path.write_bytes(b"a")
+    with Child() as child:
+        first = child.call(damage.pid, path)
+        assert first == child.call(damage.pid, path) != os.getpid()
+        with pytest.raises(RunError, match=r"^.*a.tflite: reading or running it crashed \(exit"):
+            child.call(damage.crash, path)
+        assert child.call(damage.pid, path) != first
+        with pytest.raises(RunError, match=r"a.tflite: it can't be read or run \(MemoryError\)\."):
+            child.call(damage.fill, path)
+    with (
+        Child(seconds=1) as child,
+        pytest.raises(RunError, match="a.tflite: reading or running it takes over 1 seconds"),
+    ):
+        child.call(damage.stall, path)
