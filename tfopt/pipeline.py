@@ -3,16 +3,11 @@
 import contextlib
 import json
 import logging
-import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tfopt import answers, budget, evaluate, export, hosts, outcome, page, report
-from tfopt.answers import Answers
+from tfopt import budget, hosts, outcome, page, report
 from tfopt.checkpoint import (
     full_disk_is_an_error,
     load_model,
@@ -26,16 +21,15 @@ from tfopt.errors import RunError
 from tfopt.export import saved
 from tfopt.facts import activation_bits
 from tfopt.loggers import Logger, logged
-from tfopt.metadata import Description, attached
 from tfopt.paths import located
+from tfopt.proof import prove
 from tfopt.rehearsal import build, is_trained, rehearse
 from tfopt.runner import ArtifactError
-from tfopt.spec import plain
 from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
 from tfopt.strategy import Devices, choose, is_tpu
-from tfopt.workdir import alone_in, check_shared, check_workdir, claim, config_hash
+from tfopt.workdir import alone_in, check_shared, check_workdir, claim
 
 _LOG = logging.getLogger(__name__)
 
@@ -181,7 +175,7 @@ class _Run:
         # Here and not in train: a kill between its last two lines would leave them for ever.
         remove(Place(workdir=self.workdir).checkpoints(stage))
         try:
-            return self.prove(stage)
+            return prove(stage, self.experiment, self.workdir, self.splits)
         except ArtifactError as error:
             self.report(self.experiment.stages[: index + 1], ended_by=str(error))
             raise
@@ -209,93 +203,6 @@ class _Run:
         content = report.write(rows, facts, asked, spec, self.workdir, ended_by)
         outcome.log(self.logger, rows, self.workdir, self.splits.spec.class_names)
         page.write(content, self.workdir, self.splits, self.command)
-
-    def prove(self, stage: Stage) -> list[dict]:
-        """Export the stage's model in every variant and measure the bytes, each once."""
-        path = self.workdir / stage.name / "rows.json"
-        earlier = json.loads(path.read_text()) if path.exists() else []
-        facts = json.loads((self.workdir / stage.name / "stage.json").read_text())
-        variants = self.experiment.variants or export.sensible(facts["activation_bits"])
-        # An earlier row holds for as long as its variant is the same and it reaches the limit.
-        least = self.experiment.min_agreement
-        proven = {
-            json.dumps(row["asked"]): row
-            for row in earlier
-            if evaluate.agrees(row["agreement"], row.get("examples", 0), least)
-        }
-        asked = [json.dumps(plain(variant)) for variant in variants]
-        missing = [v for v, key in zip(variants, asked, strict=True) if key not in proven]
-        artifacts = self.workdir / "artifacts"
-        unsaved = not saved.is_written(artifacts, stage.name)
-        model = self._load(stage.name) if missing or unsaved else None
-        if unsaved:
-            saved.write(model, artifacts, stage.name)
-        try:
-            for row in self._measured(stage, model, missing):
-                proven[json.dumps(row["asked"])] = row
-        finally:
-            # Also where one of them failed: the others hold, and the report shows them.
-            rows = [proven[key] for key in asked if key in proven]
-            if rows != earlier or not path.exists():
-                write_atomically(path, json.dumps(rows, indent=2))
-        names = [variant.name for variant in variants]
-        for name in {row["variant"] for row in earlier} - set(names):
-            (artifacts / f"{stage.name}_{name}.tflite").unlink(missing_ok=True)
-        answers.keep_only(path.parent, names)
-        return rows
-
-    def _measured(self, stage: Stage, model: Any, variants: list) -> Iterator[dict]:
-        """Yield a row for each of `variants` of `model`; `asked` in it says what it was."""
-        if not variants:
-            return
-        reference = evaluate.logits(model, self.splits.test)
-        folder = self.workdir / stage.name
-        Answers(*reference).write(folder, answers.KERAS)
-        examples = self._representative(max(getattr(v, "examples", 1) for v in variants))
-        for variant in variants:
-            content = variant.convert(model, examples)
-            artifact = export.Artifact(stage=stage.name, variant=variant.name, content=content)
-            _LOG.info("artifact %s: %s bytes.", artifact.name, f"{len(content):,}")
-            artifact.write(self.workdir / "artifacts")
-            outputs = evaluate.answers(artifact, model, self.splits.test)
-            answered = Answers(outputs, reference[1])
-            answered.write(folder, variant.name)
-            # Before all else is measured: that shall be of the file as it is.
-            artifact = replace(artifact, content=self._described(artifact, answered))
-            artifact.write(self.workdir / "artifacts")
-            measured = evaluate.measure(
-                artifact,
-                outputs=outputs,
-                model=model,
-                test=self.splits.test,
-                reference=reference,
-                min_agreement=self.experiment.min_agreement,
-                keeps=hasattr(variant, "exclude"),
-            )
-            yield {**measured.to_json(), "asked": plain(variant)}
-
-    def _described(self, artifact: export.Artifact, answered: Answers) -> bytes:
-        """Return the bytes of `artifact` with what it is and what it `answered` in them."""
-        spec = self.splits.spec
-        description = Description(
-            config=self.experiment.name,
-            config_hash=config_hash(self.experiment),
-            stage=artifact.stage,
-            variant=artifact.variant,
-            accuracy=answered.accuracy,
-            examples=len(answered.labels),
-            shape=tuple(spec.shape),
-            class_names=tuple(spec.class_names),
-            normalisation=spec.normalisation,
-            front_end=spec.front_end,
-        )
-        return attached(artifact.content, description)
-
-    def _representative(self, count: int) -> np.ndarray:
-        """Return at least `count` normalised examples of the training split, if it has them."""
-        wanted = min(math.ceil(count / self.splits.batch_size), self.splits.steps_per_epoch)
-        batches = self.splits.samples.take(wanted)
-        return np.concatenate([examples.numpy() for examples, _ in batches])
 
     def _build(self) -> "keras.Model":
         return build(self.experiment, self.splits.spec)

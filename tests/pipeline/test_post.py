@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tfopt import evaluate, pipeline
+from tfopt import evaluate, pipeline, proof
 from tfopt.checkpoint import load_model
 from tfopt.config import Experiment
 from tfopt.errors import ConfigError
@@ -34,7 +34,7 @@ def finished(tmp_path_factory):
 
 
 def files(workdir):
-    return {path.name: path.read_bytes() for path in (workdir / "artifacts").iterdir()}
+    return {path.name: path.read_bytes() for path in (workdir / "artifacts").glob("*.tflite")}
 
 
 def test_equalized_logits_are_those_of_the_trained_model(finished):
@@ -51,13 +51,13 @@ def test_other_variants_are_proven_without_training(finished, tmp_path, monkeypa
     experiment, workdir, rows = finished
     workdir = shutil.copytree(workdir, tmp_path / "again")
     monkeypatch.setattr(pipeline, "carry_out", None)
-    measured, measure = [], pipeline.evaluate.measure
+    measured, measure = [], proof.evaluate.measure
 
     def counted(artifact, **options):
         measured.append(artifact.name)
         return measure(artifact, **options)
 
-    monkeypatch.setattr(pipeline.evaluate, "measure", counted)
+    monkeypatch.setattr(proof.evaluate, "measure", counted)
     stages = [stage.name for stage in experiment.stages]
     experiment = Experiment(
         **{name: getattr(experiment, name) for name in ("name", "data", "model", "batch_size")},
@@ -98,7 +98,7 @@ def test_the_report_has_what_was_proven_until_an_artifact_missed(finished, tmp_p
     workdir = shutil.copytree(workdir, tmp_path / "again")
     (workdir / "equalize" / "rows.json").unlink()
     (workdir / "report.json").unlink()
-    measure = pipeline.evaluate.measure
+    measure = proof.evaluate.measure
 
     def missing(artifact, **options):
         if artifact.name == "equalize_int8":
@@ -106,7 +106,7 @@ def test_the_report_has_what_was_proven_until_an_artifact_missed(finished, tmp_p
         return measure(artifact, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline.evaluate, "measure", missing)
+        patched.setattr(proof.evaluate, "measure", missing)
         with pytest.raises(pipeline.ArtifactError, match="missed"):
             pipeline.run(experiment, workdir)
     report = json.loads((workdir / "report.json").read_text())
