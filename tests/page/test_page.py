@@ -15,6 +15,7 @@ from tfopt.data import Image, LogMel, Tokens, Waveform
 from tfopt.data.normalisation import Normalisation
 from tfopt.page import charts, examples, numbers, report_html, verdicts
 from tfopt.page.histograms import histograms
+from tfopt.page.promises import promises
 
 FRONTS = ["size, latency", "latency", "size"]
 
@@ -72,11 +73,31 @@ def test_it_says_what_was_asked_and_what_differs(made):
     asked["experiment"]["budget"] = {"flash": 79_000, "arena": 1000}
     asked["rows"][2]["arena_bytes"] = 900
     asked["ended_by"] = f"it broke {EVIL}"
+    asked["rows"][2]["bytes"] = 79_488
     other = page.html(asked, folder, data)
     assert "✗ 2 of 4 differ" in other
     assert "488 too many" in other
     assert "Incomplete." in other and EVIL not in other
     assert "begun from Python" in other
+
+
+def test_a_budget_is_that_of_the_nearest_artifact_of_the_last_stage(made):
+    content, *_ = made
+    asked = json.loads(json.dumps(content))
+    asked["experiment"]["budget"] = {"flash": 100, "arena": 40}
+    planned = row("prune", "int8", bytes=90, arena_bytes=50)
+    refused = row("prune", "float16", bytes=10, arena_bytes=None)
+
+    def found(*rows):
+        kinds = promises({**asked, "rows": list(rows)})
+        return [(p["delivered"], p["kept"], p["reason"]) for p in kinds if p["who"] == "budget"]
+
+    flash, arena = found(row("train", "int8", bytes=1, arena_bytes=1), refused, planned)
+    assert flash == ("90 (prune_int8)", True, "")
+    assert arena == ("50 (prune_int8)", False, "10 too many")
+    assert [kept for _, kept, _ in found(refused)] == [True, False]
+    asked["ended_by"] = "no artifact is within the budget"
+    assert [kept for _, kept, _ in found(refused)] == [False, False]
 
 
 def test_examples_are_what_the_last_stage_alone_has_wrong(made):

@@ -1,6 +1,7 @@
 """The page of the small run, held to its report.json, to `tfopt inspect` and to LiteRT itself."""
 
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -62,6 +63,8 @@ def test_it_is_whole(tiny_run):
     assert len(text.encode()) < 2_000_000
     assert "failed" not in text
     assert text.count("<svg") == 7
-    assert "✓ all " in text
+    assert "✓ all 6" in text, "zeros, bits of two kinds, agreement, flash and arena"
     assert "tfopt --config=" in text
+    for address in re.findall(r'href="(artifacts/[^"]+)"', text):
+        assert (tiny_run[1] / address).exists()
     assert "http:" not in text and "https:" not in text

@@ -28,14 +28,17 @@ _TENTH_DB = 20
 _CROWDED = 30
 
 
-def trade_off(rows: list[dict], cost: str, unit: str) -> str:
-    """Return accuracy against the figure `cost` of `rows`, with the Pareto front marked."""
+def trade_off(rows: list[dict], cost: str, unit: str, noise: float = 0.0) -> str:
+    """Return accuracy against the figure `cost` of `rows`, with the Pareto front marked.
+
+    Costs less than `noise` apart are equal, see `pareto.front`.
+    """
     rows = [row for row in rows if number(row["accuracy"]) and number(row.get(cost))]
     rows = [row for row in rows if row[cost] > 0]
     if not rows:
         return ""
     points = [(row[cost], 100 * row["accuracy"]) for row in rows]
-    best = front(points)
+    best = front(points, noise)
     with figure(HEIGHT) as (made, axes):
         edge = sorted(compress(points, best))
         axes.step(*zip(*edge, strict=True), where="post", color=ACCENT, lw=1.2, zorder=1)

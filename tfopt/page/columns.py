@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfopt.page.numbers import integers, number, operators
-from tfopt.pareto import front
+from tfopt.pareto import LATENCY_NOISE, front
 
 
 def columns(rows: list[dict]) -> list[dict[str, Any]]:
@@ -53,10 +53,13 @@ def _column(
 def _fronts(rows: list[dict]) -> list[int]:
     """Return for each of `rows` the sum of 1 if it is on the front of size, and 2 of latency."""
     found = [0] * len(rows)
-    for worth, cost in ((1, "gzip_bytes"), (2, "latency_median_us")):
+    for worth, cost, noise in (
+        (1, "gzip_bytes", 0.0),
+        (2, "latency_median_us", LATENCY_NOISE),
+    ):
         sound = [i for i, row in enumerate(rows) if number(row[cost]) and number(row["accuracy"])]
         points = [(rows[index][cost], rows[index]["accuracy"]) for index in sound]
-        for index, is_best in zip(sound, front(points), strict=True):
+        for index, is_best in zip(sound, front(points, noise), strict=True):
             found[index] += worth * is_best
     return found
 

@@ -14,6 +14,7 @@ from tfopt.stages.sparsify import POINT, USUAL
 
 _LOOKED_UP = ("GATHER", "EMBEDDING_LOOKUP")
 _LOST = 0.99
+_BUDGET = {"flash": "bytes", "arena": "arena_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def promises(content: dict) -> list[dict]:
         for fields, promise in _KINDS:
             if all(field in asked for field in fields):
                 found += promise(asked, facts[asked["name"]], mine)
-    return [asdict(each) for each in [*found, *_of_all(content["experiment"], rows)]]
+    return [asdict(each) for each in [*found, *_agreement(content, rows), *_budget(content, rows)]]
 
 
 def _sparsity(asked: dict, facts: dict, row: dict | None) -> Iterator[Promise]:
@@ -130,19 +131,38 @@ _KINDS = (
 )
 
 
-def _of_all(experiment: dict, rows: list[dict]) -> Iterator[Promise]:
-    """Yield what all artifacts, or the best one, were asked for."""
-    least = experiment.get("min_agreement")
+def _agreement(content: dict, rows: list[dict]) -> Iterator[Promise]:
+    least = content["experiment"].get("min_agreement")
     if least is not None and rows:
         worst = min(rows, key=lambda row: row["agreement"])
         kept = all(agrees(row["agreement"], row["examples"], least) for row in rows)
         delivered = f"{worst['agreement']:.2%} or more ({name_of(worst)})"
         yield Promise("all files", "agreement with Keras", f"at least {least:.0%}", delivered, kept)
-    budget, chosen = experiment.get("budget") or {}, best(rows)
-    for field, figure, noun in (("flash", "bytes", "bytes"), ("arena", "arena_bytes", "arena")):
-        limit = budget.get(field)
-        if limit and chosen and chosen.get(figure) is not None:
-            given, over = chosen[figure], chosen[figure] - limit
-            reason = f"{over:,} too many" if over > 0 else ""
-            delivered = f"{given:,} ({name_of(chosen)})"
-            yield Promise("budget", noun, f"at most {limit:,}", delivered, over <= 0, reason)
+
+
+def _budget(content: dict, rows: list[dict]) -> Iterator[Promise]:
+    """Yield the limits that one artifact of the last stage shall meet, for the nearest of them."""
+    asked, last = content["experiment"].get("budget") or {}, content["experiment"].get("stages", [])
+    limits = {figure: asked.get(what) for what, figure in _BUDGET.items() if asked.get(what)}
+    rows = [row for row in rows if row["stage"] == last[-1]["name"]] if last else []
+    if not limits or not rows:
+        return
+
+    def share(row: dict) -> tuple[bool, float]:
+        taken = ((row.get(figure), limit) for figure, limit in limits.items())
+        shares = [math.inf if used is None else used / limit for used, limit in taken]
+        return row.get("arena_bytes") is None, max(shares)
+
+    row = min(rows, key=share)
+    # Without a plan of its arena it may be refused there, which is an error of the run.
+    refused = bool(content["ended_by"]) and row.get("arena_bytes") is None
+    for what, figure in _BUDGET.items():
+        if limit := limits.get(figure):
+            given, unknown = row.get(figure), "it can't be planned for a microcontroller"
+            over = limit if given is None else given - limit
+            reason = unknown if given is None or refused else f"{over:,} too many" * (over > 0)
+            delivered = f"{given:,} ({name_of(row)})" if given is not None else "unknown"
+            kept = over <= 0 and not refused
+            yield Promise(
+                "budget", f"bytes of {what}", f"at most {limit:,}", delivered, kept, reason
+            )

@@ -20,6 +20,7 @@ from tfopt.page import charts, examples, numbers, training, verdicts
 from tfopt.page.columns import columns
 from tfopt.page.looks import short
 from tfopt.page.promises import promises
+from tfopt.pareto import LATENCY_NOISE
 
 _LOG = logging.getLogger(__name__)
 _SPELLED_OUT, _PICTURED = 20, 1000  # classes, for which the confusion matrix is a table, or is
@@ -71,6 +72,7 @@ def html(content: dict, workdir: Path, splits: Splits, command: str = "") -> str
         name_of=numbers.name_of,
         short=short,
         most_kernels=_KERNELS,
+        keras_files={path.stem for path in (workdir / "artifacts").glob("*.keras")},
         zeros_of=numbers.zeros_of,
         probed=numbers.probed(rows),
         integers=numbers.integers,
@@ -99,7 +101,7 @@ def _plots(content: dict, workdir: Path) -> dict[str, Markup | None]:
     bins = _tried("the reliability", verdicts.reliability, sure) if sure else []
     wanted: dict[str, tuple[Callable, tuple]] = {
         "size": (charts.trade_off, (rows, "gzip_bytes", "bytes gzipped")),
-        "latency": (charts.trade_off, (rows, "latency_median_us", "µs")),
+        "latency": (charts.trade_off, (rows, "latency_median_us", "µs", LATENCY_NOISE)),
         "layers": (lambda row: charts.layers(row) if row else "", (best,)),
         "noise": (
             lambda row: charts.noise(row, MOST_DB) if row else "",

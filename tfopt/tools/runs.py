@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tfopt.errors import ConfigError
-from tfopt.pareto import front
+from tfopt.pareto import LATENCY_NOISE, front
 from tfopt.tables import table
 
 _LOG = logging.getLogger(__name__)
 _FIGURES = ("accuracy", "gzip_bytes", "bytes", "latency_median_us")
-# Of one file measured again and again on one machine, nine of ten latencies differ by less.
-_NOISE = 0.05
 _OF_TRAINING = ("augment", "cache_dir", "memory_limit_mb", "validation")
 _HEADS = ("run", "artifact", "accuracy", "gzipped", "bytes", "median µs", "on the front of")
 
@@ -53,9 +51,9 @@ def listed(folder: Path, *, everything: bool = False) -> list[dict]:
 
     Each has `data`, `run`, `artifact`, its figures, and `fronts`: of which of "size" (gzipped
     bytes) and "latency" it is on the Pareto front of its data set, against accuracy; latencies are
-    compared on one machine, and less than `_NOISE` apart they are equal. Without `everything` only
-    those are returned that are on a front among the artifacts of their own run. Raises ConfigError
-    where there is no run.
+    compared on one machine, and less than `LATENCY_NOISE` apart they are equal. Without
+    `everything` only those are returned that are on a front among the artifacts of their own run.
+    Raises ConfigError where there is no run.
     """
     if not folder.is_dir():
         raise ConfigError(f"expected a folder with runs, received {folder}, which is none.")
@@ -135,7 +133,7 @@ def _fronts(found: list[Found]) -> dict[int, list[str]]:
         names[id(each)].append("size")
     for machine in {each.machine for each in found}:
         peers = [each for each in found if each.machine == machine]
-        for each in _on_front(peers, "latency_median_us", _NOISE):
+        for each in _on_front(peers, "latency_median_us", LATENCY_NOISE):
             names[id(each)].append("latency")
     return names
 
