@@ -1,6 +1,5 @@
 """What loggers show of a finished run: its figures, its table, and the best of its artifacts."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from tfopt import answers, report
+from tfopt import answers, pareto, report
 from tfopt.loggers import Logger
 from tfopt.loggers.base import PlainValue
 
@@ -42,26 +41,14 @@ def log(logger: Logger, rows: list[dict], workdir: Path, class_names: tuple[str,
         noise = {f"noise_{row['variant']}/{e['layer']}": e["own_db"] for e in row["layers"]}
         figures = {f"artifact_{row['variant']}/{name}": row[name] for name in _FIGURES}
         logger.figures(row["stage"], {**figures, **noise})
-    if not rows:
+    best = pareto.best(rows)
+    if best is None:
         return
-    best = the_best(rows)
     logger.figures("", {f"best/{name}": best[name] for name in _OF_BEST})
     logger.text("artifacts", f"{report.table(rows, 'pipe')}\n\nThe best: {_name(best)}.")
     found = answers.read(workdir / best["stage"], best["variant"])
     if found is not None:
         logger.pr_curves(_curves(found, class_names))
-
-
-def the_best(rows: list[dict]) -> dict:
-    """Return the smallest, gzipped, of the artifacts that are as accurate as the most accurate.
-
-    That is within one standard error of its accuracy, which other test examples might as well
-    have made of it.
-    """
-    most = max(rows, key=lambda row: row["accuracy"])
-    share = most["accuracy"]
-    least = share - math.sqrt(share * (1 - share) / most["examples"])
-    return min((row for row in rows if row["accuracy"] >= least), key=lambda r: r["gzip_bytes"])
 
 
 def flat(tree: dict) -> dict[str, PlainValue]:

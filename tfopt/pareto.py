@@ -1,11 +1,13 @@
-"""The Pareto front: what nothing else beats in both of two figures."""
+"""Which artifacts are the good ones: the Pareto front, and the best of a run."""
 
+import math
 from collections.abc import Sequence
 
 Point = tuple[float, float]
 
 # Of one file measured again and again on one machine, nine of ten latencies differ by less.
 LATENCY_NOISE = 0.05
+_POINT = 0.01
 
 
 def front(points: Sequence[Point], noise: float = 0.0) -> list[bool]:
@@ -26,3 +28,14 @@ def _beats(point: Point, other: Point, noise: float) -> bool:
     if point[1] > other[1]:
         return point[0] <= other[0] * (1 + noise)
     return point[0] * (1 + noise) < other[0]
+
+
+def best(rows: list[dict]) -> dict | None:
+    """Return the smallest artifact, gzipped, of those within a point of the most accurate.
+
+    `rows` are those of a report; None where they hold no accuracy.
+    """
+    sound = [row for row in rows if math.isfinite(row["accuracy"])]
+    most = max((row["accuracy"] for row in sound), default=0.0)
+    near = [row for row in sound if row["accuracy"] >= most - _POINT]
+    return min(near, key=lambda row: (row["gzip_bytes"], row["bytes"]), default=None)

@@ -163,17 +163,6 @@ def test_so_many_classes_that_nobody_can_see_a_matrix_leave_it_out(tmp_path, mon
     assert "Most frequent mistakes" in text
 
 
-def test_the_best_is_the_smallest_of_the_most_accurate():
-    rows = [
-        row("train", "float32", accuracy=0.98, gzip_bytes=100),
-        row("train", "int8", accuracy=0.975, gzip_bytes=30),
-        row("prune", "int8", accuracy=0.8, gzip_bytes=10),
-        row("prune", "int4", accuracy=float("nan"), gzip_bytes=1),
-    ]
-    assert numbers.best(rows) == rows[1]
-    assert numbers.best([]) is None
-
-
 def test_confidence_and_confusion():
     sure = np.log(np.array([[0.9, 0.1], [0.9, 0.1], [0.37, 0.63], [0.36, 0.64]], np.float32))
     found = Answers(sure, np.array([0, 1, 1, 1]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.pipeline.tiny import get_config
-from tfopt import budget, pipeline
+from tfopt import budget, pipeline, proof
 from tfopt.checkpoint import load_model
 from tfopt.compat import keras
 from tfopt.errors import RunError
@@ -160,7 +160,7 @@ def test_a_run_that_was_finished_without_them_gets_them(
 ):
     workdir = shutil.copytree(tiny_run[1], tmp_path / "run")
     monkeypatch.setattr(pipeline, "carry_out", None)
-    monkeypatch.setattr(pipeline.evaluate, "measure", None)
+    monkeypatch.setattr(proof.evaluate, "measure", None)
     for stage in STAGES:
         saved.discard(workdir / "artifacts", stage)
     assert not list((workdir / "artifacts").glob("*saved_model"))

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.answered import answered
 from tests.loggers import read
 from tests.pipeline.conftest import TINY
-from tfopt import answers, metadata, outcome, pipeline
+from tfopt import answers, metadata, pareto, pipeline
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
 from tfopt.data import Image, Spec
@@ -132,7 +132,7 @@ def test_tensorboard_has_one_session_a_run_with_the_best_artifact(tiny_run, expe
     start, end = read.session(events)
     assert start.hparams["stages[1].steps_per_execution"].number_value == 16
     assert start.hparams["deterministic"].bool_value and end.status == 1
-    best = outcome.the_best(rows)
+    best = pareto.best(rows)
     figures = ("accuracy", "bytes", "gzip_bytes", "latency_median_us")
     shown = [read.values(events, f"best/{figure}")[0][1] for figure in figures]
     assert shown == pytest.approx([best[figure] for figure in figures])

@@ -5,8 +5,8 @@ import re
 from typing import Any
 
 from tfopt.comparison import share
+from tfopt.pareto import best
 
-_POINT = 0.01
 _ALIKE = 1.05
 
 
@@ -24,14 +24,6 @@ def bits(dtype: str) -> int:
     """Return the bits of a type such as int8; 32 of one that has none in its name."""
     found = re.search(r"\d+$", dtype)
     return int(found.group()) if found else 32
-
-
-def best(rows: list[dict]) -> dict | None:
-    """Return the smallest artifact, gzipped, of those within a point of the most accurate."""
-    sound = [row for row in rows if number(row["accuracy"])]
-    most = max((row["accuracy"] for row in sound), default=0.0)
-    near = [row for row in sound if row["accuracy"] >= most - _POINT]
-    return min(near, key=lambda row: (row["gzip_bytes"], row["bytes"]), default=None)
 
 
 def float_row(rows: list[dict]) -> dict | None:

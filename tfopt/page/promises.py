@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
+from tfopt import pareto
 from tfopt.evaluate import agrees
-from tfopt.page.numbers import best, bits, integers, name_of, operators
+from tfopt.page.numbers import bits, integers, name_of, operators
 from tfopt.stages.sparsify import POINT, USUAL
 
 _LOOKED_UP = ("GATHER", "EMBEDDING_LOOKUP")
@@ -40,7 +41,7 @@ def promises(content: dict) -> list[dict]:
         if asked["name"] not in facts:
             found.append(Promise(asked["name"], "stage", "to be done", "not reached", False))
             continue
-        mine = best([row for row in rows if row["stage"] == asked["name"]])
+        mine = pareto.best([row for row in rows if row["stage"] == asked["name"]])
         for fields, promise in _KINDS:
             if all(field in asked for field in fields):
                 found += promise(asked, facts[asked["name"]], mine)

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from tfopt import answers, comparison
+from tfopt import answers, comparison, pareto
 from tfopt.checkpoint import write_atomically
 from tfopt.data import Splits
 from tfopt.debugger import MOST_DB
@@ -65,7 +65,7 @@ def html(content: dict, workdir: Path, splits: Splits, command: str = "") -> str
         style=Markup(style),
         command=command,
         config=json.dumps(content["experiment"], indent=2),
-        best=numbers.best(rows),
+        best=pareto.best(rows),
         baseline=numbers.float_row(rows),
         interval=numbers.interval,
         against=numbers.against,
@@ -96,7 +96,7 @@ def _tried(what: str, make: Callable, *args: Any) -> Any:
 
 def _plots(content: dict, workdir: Path) -> dict[str, Markup | None]:
     """Return each plot as an <svg>, "" where there is nothing to draw, None where it failed."""
-    rows, stages, best = content["rows"], content["stages"], numbers.best(content["rows"])
+    rows, stages, best = content["rows"], content["stages"], pareto.best(content["rows"])
     sure = _read(workdir, best)
     bins = _tried("the reliability", verdicts.reliability, sure) if sure else []
     wanted: dict[str, tuple[Callable, tuple]] = {
@@ -123,7 +123,7 @@ def _read(workdir: Path, row: dict | None) -> answers.Answers | None:
 
 def _answered(content: dict, workdir: Path) -> dict | None:
     """Return the confusions of the best artifact, and how far its confidence is from the truth."""
-    best, names = numbers.best(content["rows"]), content["data"]["class_names"]
+    best, names = pareto.best(content["rows"]), content["data"]["class_names"]
     found = _read(workdir, best)
     if not best or found is None:
         return None
@@ -153,7 +153,7 @@ def _matrix(found: answers.Answers, classes: int) -> dict:
 
 def _differing(rows: list[dict], workdir: Path, splits: Splits) -> dict | None:
     """Return what the last stage's best artifact alone has wrong, against the first float one."""
-    compressed = numbers.best(numbers.last_stage(rows)) if rows else None
+    compressed = pareto.best(numbers.last_stage(rows)) if rows else None
     if compressed is None:
         return None
     reference = numbers.float_row(rows) or {"stage": rows[0]["stage"], "variant": answers.KERAS}
