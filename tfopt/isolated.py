@@ -41,28 +41,26 @@ class Child:
         """
         process = self._process = self._process or _started()
         asked = [function.__module__, function.__qualname__, str(path), *arguments]
-        late = threading.Timer(self._seconds, process.kill)
-        late.start()
+        late = threading.Event()
+        timer = threading.Timer(self._seconds, lambda: (late.set(), process.kill()))
+        timer.start()
         try:
             line = _told(process, json.dumps(asked))
         finally:
-            late.cancel()
+            timer.cancel()
         if not line:
-            stalled = late.finished.is_set() and not late.is_alive()
-            raise RunError(f"{path}: {self._ended(stalled)}; it is damaged, or too large for here.")
+            code = self._end()
+            why = f"takes over {self._seconds:g} seconds" if late.is_set() else f"crashed ({code})"
+            raise RunError(
+                f"{path}: reading or running it {why}; it is damaged, or too large for here."
+            )
         found = json.loads(line)
         if "answer" in found:
             return found["answer"]
         raise (RunError if "failed" in found else ConfigError)(*found.values())
 
-    def _ended(self, stalled: bool) -> str:
-        """Take the child away and return why it said nothing."""
-        code = self._end()
-        if code == -9 and stalled:
-            return f"reading or running it takes over {self._seconds:g} seconds"
-        return f"reading or running it crashed (exit code {code})"
-
     def _end(self) -> int:
+        """Let the child end and return its exit code."""
         process, self._process = self._process, None
         if process is None:
             return 0
