@@ -27,7 +27,7 @@ def damaged(content, seed):
     """`content` with one or a few wounds of one kind."""
     rng = np.random.default_rng(seed)
     kinds = (_flipped, _cut, _spliced, _pointed, _overwritten, _nudged)
-    return kinds[seed % len(kinds)](content, rng)
+    return kinds[seed // 3 % len(kinds)](content, rng)
 
 
 def _place(content, rng):

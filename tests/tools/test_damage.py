@@ -19,18 +19,20 @@ from tfopt.tools import inspect, predict
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The bytes of a float and an int8 file, and the path of an example."""
+    """The bytes of an int8, a float and a sparse file, and the path of an example."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1), name="input")
-    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    x = keras.layers.Conv2D(16, 3, activation="relu", name="conv")(inputs)
     x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(x), name="net")
+    # Zeros enough for the sparse form.
+    model.set_weights([np.where(abs(w) < 0.25, 0, w) for w in model.get_weights()])
     examples = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
     path = tmp_path_factory.mktemp("examples") / "example.npy"
     np.save(path, examples[0])
     described = []
-    for variant in (export.Int8(), export.Float32()):
+    for variant in (export.Int8(), export.Float32(), export.Int8(sparse=True)):
         description = metadata.Description(
             config="net",
             config_hash="0123456789ab",
@@ -68,7 +70,7 @@ def test_a_damaged_file_is_an_answer_or_one_sentence(files, tmp_path, count):
     found = {tool: Counter() for tool in asked}
     with Child(seconds=30) as child:
         for seed in range(count):
-            (tmp_path / "damaged.tflite").write_bytes(damaged(contents[seed % 2], seed))
+            (tmp_path / "damaged.tflite").write_bytes(damaged(contents[seed % 3], seed))
             for tool, arguments in asked.items():
                 found[tool][outcome(child, *arguments)] += 1
     print(found)
