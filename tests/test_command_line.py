@@ -275,6 +275,6 @@ def test_the_default_workdir_follows_the_name(flag):
     assert workdir == Path("runs", experiment.name).absolute()
 
 
-@pytest.mark.parametrize("name", ["artifacts", "tensorboard"])
+@pytest.mark.parametrize("name", ["artifacts", "tensorboard", "wandb"])
 def test_a_stage_is_not_named_as_a_folder_of_the_workdir(name):
     assert "config.stages[0].name: expected" in refusal(f"--config.stages[0].name={name}")

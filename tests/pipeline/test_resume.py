@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.loggers import read
 from tests.pipeline.conftest import FLAGS
 from tfopt import preemption
 from tfopt.export import Int8
@@ -112,6 +113,17 @@ def test_every_weight_is_equal_to_the_bit(tiny_run, interrupted):
         found = weights(interrupted[0] / stage / "model.h5")
         assert expected.keys() == found.keys()
         assert all(np.array_equal(found[name], value) for name, value in expected.items())
+
+
+def test_tensorboard_goes_on_in_the_same_curves(tiny_run, interrupted):
+    for stage, first in zip(STAGES, (1, 4, 7), strict=True):
+        expected, found = (
+            dict(read.values(read.events(workdir / "tensorboard" / stage), "val_loss"))
+            for workdir in (tiny_run[1], interrupted[0])
+        )
+        assert found == expected and list(found) == [first, first + 1, first + 2]
+    _, end = read.session(read.events(interrupted[0] / "tensorboard" / "artifacts"))
+    assert end.status == 1
 
 
 def test_every_artifact_is_equal_to_the_byte(tiny_run, interrupted):
