@@ -77,7 +77,7 @@ def test_it_says_what_was_asked_and_what_differs(made):
     other = page.html(asked, folder, data)
     assert "✗ 2 of 4 differ" in other
     assert "488 too many" in other
-    assert "Incomplete." in other and EVIL not in other
+    assert "Failed." in other and EVIL not in other
     assert "begun from Python" in other
 
 

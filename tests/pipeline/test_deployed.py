@@ -130,7 +130,7 @@ def test_a_budget_that_is_missed_ends_a_finished_run_with_a_report(
     with pytest.raises(RunError, match=message):
         pipeline.run(experiment, workdir)
     report = (workdir / "report.md").read_text()
-    assert "**Incomplete**: config.budget: expected an artifact of the last stage" in report
+    assert "**Failed**: config.budget: expected an artifact of the last stage" in report
     assert f"| quantize_int8 | {row['bytes']:,} | {row['arena_bytes']:,} |" in report
     assert not list((workdir / "artifacts").glob("*.[ch]"))
     experiment.budget = Budget(flash=row["bytes"])

@@ -114,7 +114,7 @@ def test_the_report_has_what_was_proven_until_an_artifact_missed(finished, tmp_p
     assert names == ["train_float32", "train_int8", "train_int8_mse", "equalize_float32"]
     assert [stage["name"] for stage in report["stages"]] == ["train", "equalize"]
     assert report["ended_by"] == "missed"
-    assert "**Incomplete**: missed" in (workdir / "report.md").read_text()
-    assert "Incomplete.</b> missed" in (workdir / "report.html").read_text()
+    assert "**Failed**: missed" in (workdir / "report.md").read_text()
+    assert "Failed.</b> missed" in (workdir / "report.html").read_text()
     assert len(pipeline.run(experiment, workdir)) == len(rows)
-    assert "Incomplete" not in (workdir / "report.md").read_text()
+    assert "Failed" not in (workdir / "report.md").read_text()
