@@ -216,7 +216,8 @@ def ranges(model: "keras.Model") -> dict[str, tuple[Any, Any]]:
     found = {}
     for layer in model.layers:
         if isinstance(layer, Range) and layer.bits < 16:
-            found[layer.name] = (layer.low, layer.high)
+            # As tensors, since what a strategy spreads over replicas is no number.
+            found[layer.name] = (tf.convert_to_tensor(layer.low), tf.convert_to_tensor(layer.high))
         if isinstance(layer, Rounded):
             name = kernel_name(layer.layer)
             kernel = getattr(layer.layer, name)
