@@ -35,7 +35,7 @@ def test_what_is_shown_of_the_artifacts(tmp_path):
     logits = np.log([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
     Answers(logits, np.array([0, 1, 2])).write(tmp_path / "prune", "int8")
     logger = Recording()
-    outcome.log(logger, ROWS, tmp_path, ("a", "b", "c"))
+    outcome.log(logger, ROWS, ROWS[1], tmp_path, ("a", "b", "c"))
     *of_stages, (run, best) = logger.of("figures")
     assert [stage for stage, _ in of_stages] == ["train", "prune", "prune"]
     assert of_stages[1][1]["artifact_int8/gzip_bytes"] == 300
@@ -60,7 +60,7 @@ def test_of_many_classes_the_worst_have_curves(tmp_path):
     logits[-20:] = np.eye(100)[0]  # and both of 10
     Answers(logits, labels).write(tmp_path / "prune", "int8")
     logger = Recording()
-    outcome.log(logger, ROWS, tmp_path, tuple(map(str, range(100))))
+    outcome.log(logger, ROWS, ROWS[1], tmp_path, tuple(map(str, range(100))))
     ((curves,),) = logger.of("pr_curves")
     names = [int(name.removeprefix("pr/")) for name in curves]
     assert len(names) == 20 and names == sorted(names)

@@ -106,13 +106,14 @@ DATA = {
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    report.write(ROWS, STAGES, EXPERIMENT, DATA, folder)
+    report.write(ROWS, STAGES, EXPERIMENT, DATA, folder, best=ROWS[1], config_hash="ab12")
     return folder
 
 
 def test_json_holds_everything(workdir):
     found = json.loads((workdir / "report.json").read_text())
     assert found["rows"] == ROWS
+    assert (found["best"], found["config_hash"]) == ("prune_int8", "ab12")
     assert list(found["rows"][0]) == list(ROWS[0])
     assert found["experiment"] == EXPERIMENT
     assert [{k: s[k] for k in s if k != "proofs"} for s in found["stages"]] == STAGES
@@ -194,6 +195,6 @@ def test_markdown_is_whole(workdir):
 
 
 def test_no_rows_still_make_a_report(tmp_path):
-    report.write([], [], EXPERIMENT, DATA, tmp_path)
+    report.write([], [], EXPERIMENT, DATA, tmp_path, best=None)
     assert json.loads((tmp_path / "report.json").read_text())["rows"] == []
     assert (tmp_path / "report.md").exists()

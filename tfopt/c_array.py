@@ -55,8 +55,13 @@ def write_c_array(content: bytes, folder: Path, stem: str, origin: str) -> list[
 
 
 def remove_c_array(folder: Path, stem: str) -> None:
-    """Remove the header and the source named `stem` from `folder`, if they are there."""
-    for path in _paths(folder, stem):
+    """Remove from `folder` what `write_c_array` wrote of its file `stem`.tflite, if it is there."""
+    paths = _paths(folder, stem)
+    if not paths[1].exists():
+        return
+    with paths[1].open() as source:
+        is_ours = source.readline().rstrip("\n") == _origin(f"{stem}.tflite")
+    for path in paths if is_ours else ():
         remove(path)
 
 

@@ -63,6 +63,7 @@ class Measurement:
     sparsity: float
     float_bytes: int
     arena_bytes: int | None
+    micro_refused: str
     ops_int8: int
     ops_int16: int
     ops_hybrid: int
@@ -156,6 +157,7 @@ def measure(
         )
     graph = flatbuffer.read(artifact.content)
     kernels, operators = graph.kernels(), _operators(graph)
+    fit = micro.fit(artifact.content, graph)
     examples, *_ = next(_batches(model, test))
     median, p90 = latency(artifact, {name: values[:1] for name, values in examples.items()})
     integers = sum(operators[f"ops_{kind}"] for kind in _INTEGERS)
@@ -172,7 +174,8 @@ def measure(
         gzip_bytes=flatbuffer.gzip_size(artifact.content),
         sparsity=facts.sparsity(kernels),
         float_bytes=4 * facts.measure(model).params,
-        arena_bytes=micro.fit(artifact.content, graph).arena_bytes,
+        arena_bytes=fit.arena_bytes,
+        micro_refused=next(iter(fit.refused), ""),
         latency_median_us=median,
         latency_p90_us=p90,
         kernels=kernels,

@@ -17,6 +17,7 @@ import tfopt
 from tfopt.attachment import attach, attached_metadata, parted
 from tfopt.data.front_end import FrontEnd, Image, LogMel, Tokens, Waveform
 from tfopt.data.normalisation import Normalisation
+from tfopt.data.splits import Spec
 from tfopt.errors import ConfigError
 from tfopt.metadata_schema import decoded, encoded
 from tfopt.spec import check_tree, plain
@@ -49,6 +50,17 @@ class Description:
     class_names: tuple[str, ...]
     normalisation: Normalisation = Normalisation()
     front_end: FrontEnd | None = None
+
+    @classmethod
+    def of(cls, spec: Spec, **about: Any) -> "Description":
+        """Return the description of a model for data of `spec`, with the other fields `about`."""
+        return cls(
+            shape=tuple(spec.shape),
+            class_names=tuple(spec.class_names),
+            normalisation=spec.normalisation,
+            front_end=spec.front_end,
+            **about,
+        )
 
 
 def attached(content: bytes, description: Description) -> bytes:
@@ -94,7 +106,10 @@ def _files(description: Description) -> dict[str, str]:
     own = plain(description)
     for name in ("type", "class_names", "normalisation", "front_end"):
         del own[name]
-    own |= {name: getattr(description.normalisation, name) for name in ("mean", "std")}
+    own |= {
+        name: [float(x) for x in getattr(description.normalisation, name)]
+        for name in ("mean", "std")
+    }
     lines = [" ".join(name.split()) for name in description.class_names]
     if lines != list(description.class_names):
         own["class_names"] = description.class_names

@@ -93,13 +93,6 @@ class Fit:
         """Return a sentence for each limit that is missed, with the layer to shrink."""
         return [*self._flash_missed(budget.flash), *self._arena_missed(budget.arena)]
 
-    def share(self, budget: Budget) -> float:
-        """Return the largest share of a limit that is taken, infinity where it can't run."""
-        if self.refused or (budget.arena and self.arena is None):
-            return math.inf
-        taken = ((self.flash, budget.flash), (self.arena_bytes or 0, budget.arena))
-        return max((used / limit for used, limit in taken if limit), default=0.0)
-
     def _flash_missed(self, limit: int) -> Iterator[str]:
         if limit and self.flash > limit:
             which = f"; the largest kernel is that of {self.largest!r}" if self.largest else ""

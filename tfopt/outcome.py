@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from tfopt import answers, pareto, report
+from tfopt import answers, report
 from tfopt.loggers import Logger
 from tfopt.loggers.base import PlainValue
 
@@ -31,8 +31,14 @@ _MOST_CLASSES = 20
 _NOT_ASKED = ("type", "source", "loggers", "profile")
 
 
-def log(logger: Logger, rows: list[dict], workdir: Path, class_names: tuple[str, ...]) -> None:
-    """Show the artifacts of `rows`, which stand in `workdir`, with `logger`.
+def log(
+    logger: Logger,
+    rows: list[dict],
+    best: dict | None,
+    workdir: Path,
+    class_names: tuple[str, ...],
+) -> None:
+    """Show the artifacts of `rows`, which stand in `workdir`, and the `best`, with `logger`.
 
     Of each stage these are `artifact_VARIANT/FIGURE`, and `noise_VARIANT/LAYER` for what a layer
     adds, in dB; of the run its table, and of the best artifact figures and PR curves.
@@ -41,11 +47,10 @@ def log(logger: Logger, rows: list[dict], workdir: Path, class_names: tuple[str,
         noise = {f"noise_{row['variant']}/{e['layer']}": e["own_db"] for e in row["layers"]}
         figures = {f"artifact_{row['variant']}/{name}": row[name] for name in _FIGURES}
         logger.figures(row["stage"], {**figures, **noise})
-    best = pareto.best(rows)
     if best is None:
         return
     logger.figures("", {f"best/{name}": best[name] for name in _OF_BEST})
-    logger.text("artifacts", f"{report.table(rows, 'pipe')}\n\nThe best: {_name(best)}.")
+    logger.text("artifacts", f"{report.table(rows, 'pipe')}\n\nThe best: {report.name_of(best)}.")
     found = answers.read(workdir / best["stage"], best["variant"])
     if found is not None:
         logger.pr_curves(_curves(found, class_names))
@@ -81,7 +86,3 @@ def _curves(found: answers.Answers, names: tuple[str, ...]) -> dict[str, tuple]:
 
 def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _name(row: dict) -> str:
-    return f"{row['stage']}_{row['variant']}"

@@ -29,7 +29,7 @@ from tfopt.stages import Stage, distill
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place
 from tfopt.strategy import Devices, choose, is_tpu
-from tfopt.workdir import alone_in, check_shared, check_workdir, claim
+from tfopt.workdir import alone_in, check_shared, check_workdir, claim, config_hash
 
 _LOG = logging.getLogger(__name__)
 
@@ -183,9 +183,8 @@ class _Run:
     def end(self, rows: list[dict]) -> None:
         """Report all; raise RunError where no artifact of the last stage is within the budget."""
         stages = self.experiment.stages
-        last = [row for row in rows if row["stage"] == stages[-1].name]
         try:
-            budget.check(self.experiment.budget, last, self.workdir / "artifacts")
+            budget.check(self.experiment.budget, rows, self.workdir / "artifacts")
         except RunError as error:
             self.report(stages, ended_by=str(error))
             raise
@@ -199,10 +198,19 @@ class _Run:
         folders = [self.workdir / stage.name for stage in stages]
         facts = [json.loads((folder / "stage.json").read_text()) for folder in folders]
         rows = [row for folder in folders for row in json.loads((folder / "rows.json").read_text())]
-        asked, spec = self.experiment.to_json(), asdict(self.splits.spec)
-        content = report.write(rows, facts, asked, spec, self.workdir, ended_by)
-        outcome.log(self.logger, rows, self.workdir, self.splits.spec.class_names)
+        best = budget.best(self.experiment.budget, rows)
+        content = report.write(
+            rows,
+            facts,
+            self.experiment.to_json(),
+            asdict(self.splits.spec),
+            self.workdir,
+            best=best,
+            config_hash=config_hash(self.experiment),
+            ended_by=ended_by,
+        )
         page.write(content, self.workdir, self.splits, self.command)
+        outcome.log(self.logger, rows, best, self.workdir, self.splits.spec.class_names)
 
     def _build(self) -> "keras.Model":
         return build(self.experiment, self.splits.spec)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import answers, evaluate, export
+from tfopt import answers, evaluate, export, report
 from tfopt.answers import Answers
+from tfopt.c_array import remove_c_array
 from tfopt.checkpoint import load_model, write_atomically
 from tfopt.config import Experiment
 from tfopt.export import saved
@@ -34,11 +35,10 @@ def prove(stage: Stage, experiment: Experiment, workdir: Path, splits: Any) -> l
     earlier = json.loads(path.read_text()) if path.exists() else []
     facts = json.loads((folder / "stage.json").read_text())
     variants = experiment.variants or export.sensible(facts["activation_bits"])
-    # An earlier row holds for as long as its variant is the same and it reaches the limit.
     proven = {
         json.dumps(row["asked"]): row
         for row in earlier
-        if evaluate.agrees(row["agreement"], row.get("examples", 0), experiment.min_agreement)
+        if _holds(row, artifacts, experiment.min_agreement)
     }
     asked = [json.dumps(plain(variant)) for variant in variants]
     missing = [v for v, key in zip(variants, asked, strict=True) if key not in proven]
@@ -46,6 +46,10 @@ def prove(stage: Stage, experiment: Experiment, workdir: Path, splits: Any) -> l
     model = load_model(folder / "model.h5") if missing or unsaved else None
     if unsaved:
         saved.write(model, artifacts, stage.name)
+    # Before the rows are written: what a kill leaves behind them would stay for ever.
+    names = [variant.name for variant in variants]
+    _remove_others(artifacts, stage.name, names, [other.name for other in experiment.stages])
+    answers.keep_only(folder, names)
     try:
         if missing:
             for row in _Prover(stage, experiment, workdir, splits, model).rows(missing):
@@ -55,11 +59,25 @@ def prove(stage: Stage, experiment: Experiment, workdir: Path, splits: Any) -> l
         rows = [proven[key] for key in asked if key in proven]
         if rows != earlier or not path.exists():
             write_atomically(path, json.dumps(rows, indent=2))
-    names = [variant.name for variant in variants]
-    for name in {row["variant"] for row in earlier} - set(names):
-        (artifacts / f"{stage.name}_{name}.tflite").unlink(missing_ok=True)
-    answers.keep_only(folder, names)
     return rows
+
+
+def _holds(row: dict, artifacts: Path, least: float) -> bool:
+    """Return whether an earlier `row` is still that of a file that is there and good enough."""
+    path = artifacts / f"{report.name_of(row)}.tflite"
+    agreed = evaluate.agrees(row["agreement"], row.get("examples", 0), least)
+    return agreed and path.exists() and path.stat().st_size == row["bytes"]
+
+
+def _remove_others(artifacts: Path, stage: str, variants: list[str], stages: list[str]) -> None:
+    """Remove from `artifacts` the files of `stage`, one of `stages`, in other `variants`."""
+    kept = {f"{stage}_{name}" for name in variants}
+    for path in artifacts.glob(f"{stage}_*.tflite"):
+        # The name of another stage may begin with this one's.
+        owner = max((s for s in stages if path.name.startswith(f"{s}_")), key=len)
+        if owner == stage and path.stem not in kept:
+            remove_c_array(artifacts, path.stem)
+            path.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +104,7 @@ class _Prover:
         artifact = export.Artifact(stage=self.stage.name, variant=variant.name, content=content)
         # Before anything is measured, so that one that fails can be looked at.
         artifact.write(self.workdir / "artifacts")
+        remove_c_array(self.workdir / "artifacts", artifact.name)  # it is of another file now
         outputs = evaluate.answers(artifact, self.model, self.splits.test)
         answered = Answers(outputs, reference.labels)
         answered.write(self.workdir / self.stage.name, variant.name)
@@ -104,18 +123,14 @@ class _Prover:
         )
 
     def _of(self, artifact: export.Artifact, answered: Answers) -> Description:
-        spec = self.splits.spec
-        return Description(
+        return Description.of(
+            self.splits.spec,
             config=self.experiment.name,
             config_hash=config_hash(self.experiment),
             stage=artifact.stage,
             variant=artifact.variant,
             accuracy=answered.accuracy,
             examples=len(answered.labels),
-            shape=tuple(spec.shape),
-            class_names=tuple(spec.class_names),
-            normalisation=spec.normalisation,
-            front_end=spec.front_end,
         )
 
     def _representative(self, count: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Files and texts to the raw things that front ends make examples of: Pillow, wave and NumPy."""
 
+import os
 import wave
 from pathlib import Path
 
@@ -18,9 +19,14 @@ def examples(given: str, description: Description) -> np.ndarray:
     An .npy file holds them as they are, one or several. Raises ConfigError of one sentence.
     """
     shape, front_end = description.shape, description.front_end
-    if isinstance(front_end, Tokens):
-        return front_end(given, shape)[None]
     path = Path(given)
+    if isinstance(front_end, Tokens):
+        if os.path.isfile(given):  # noqa: PTH113, as a Path raises where a text is long
+            raise ConfigError(
+                f"expected a text, received the name of a file, {given!r}; give what is in it, as "
+                f'"$(cat {given})".'
+            )
+        return front_end(given, shape)[None]
     try:
         if path.suffix == ".npy":
             return _features(path, shape)
@@ -41,7 +47,7 @@ def _features(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         found = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ConfigError(f"can't read {path}: it is no .npy file ({error}).") from error
+        raise ConfigError(f"can't read {path}: it is no .npy file of numbers.") from error
     if found.shape == shape:
         return found[None]
     if found.shape[1:] == shape:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfopt import evaluate, export
+from tfopt import evaluate, export, metadata
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment
@@ -45,7 +45,26 @@ def rehearse(experiment: Experiment, splits: Any) -> None:
         for variant in experiment.variants or export.sensible(activation_bits(model)):
             variant.check(model)
     # Layers that TFLite lacks are told by nothing but its converter.
-    converted(converter(_reloaded(built)))
+    content = converted(converter(_reloaded(built)))
+    _check_described(content, experiment.name, splits.spec)
+
+
+def _check_described(content: bytes, name: str, spec: Any) -> None:
+    """Raise ConfigError unless what is to be said of the data can be read from a file again."""
+    about = {"stage": "", "variant": "", "accuracy": 0.0, "examples": 0}
+    said = metadata.Description.of(spec, config=name, config_hash="", **about)
+    try:
+        found = metadata.read(metadata.attached(content, said))
+    except (TypeError, ValueError) as error:  # as text is that isn't UTF-8
+        raise ConfigError(
+            "config.data: expected class names, a normalisation and a front end of tfopt.data that "
+            f"can be written into a file, received some of which it is said: {error}"
+        ) from error
+    if found != said:
+        raise ConfigError(
+            "config.data: expected class names, a normalisation and a front end that are read from "
+            f"a file as they are written, received {said}, which is read as {found}."
+        )
 
 
 def build(experiment: Experiment, spec: Any) -> "keras.Model":

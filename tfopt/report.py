@@ -47,6 +47,9 @@ def write(
     experiment: dict,
     data: dict,
     workdir: Path,
+    *,
+    best: dict | None,
+    config_hash: str = "",
     ended_by: str = "",
 ) -> dict:
     """Write report.json and report.md to `workdir`.
@@ -54,12 +57,15 @@ def write(
     A row is what `evaluate.Measurement.to_json` returns; an item of `stages` the facts of one
     stage before and after, its seconds and its history, to which `proofs` of its artifacts are
     added; `experiment` what was asked for and `data` the fields of its `Spec`, without which
-    nobody can feed the artifacts. `ended_by` is the error of a run that didn't come to its end.
+    nobody can feed the artifacts. `best` is the row of the artifact to take, `config_hash` what its
+    metadata have, `ended_by` the error of a run that failed.
     Returns what report.json holds.
     """
     content = {
         "tfopt": tfopt.__version__,
         "ended_by": ended_by,
+        "best": name_of(best) if best else "",
+        "config_hash": config_hash,
         "experiment": experiment,
         "data": data,
         "environment": environment(),
@@ -85,6 +91,11 @@ def environment() -> dict[str, Any]:
 def table(rows: list[dict], form: str = "simple") -> str:
     """Return a table with a line per artifact (stage x variant), for the terminal by default."""
     return tables.table([_cells(row) for row in rows], _COLUMNS, form=form)
+
+
+def name_of(row: dict) -> str:
+    """Return the name of the artifact of `row`, also its file's without the suffix."""
+    return f"{row['stage']}_{row['variant']}"
 
 
 def proofs(rows: list[dict], stages: list[dict]) -> list[dict]:
@@ -113,7 +124,7 @@ def _closeness(variant: str) -> Callable[[dict], tuple]:
 
 def _proof(row: dict | None) -> dict | None:
     return row and {
-        "artifact": f"{row['stage']}_{row['variant']}",
+        "artifact": name_of(row),
         "integer_ops": _integer_share(row),
         "accuracy_gap": row["accuracy"] - row["keras_accuracy"],
         "agreement": row["agreement"],
@@ -160,7 +171,7 @@ def markdown(content: dict) -> str:
 
 def _cells(row: dict) -> tuple[str, ...]:
     return (
-        f"{row['stage']}_{row['variant']}",
+        name_of(row),
         _percent(row["accuracy"]),
         _percent(row["agreement"]),
         f"{row['bytes']:,}",

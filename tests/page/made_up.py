@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tests.test_report import DATA, FACTS, KERNEL, NOISE, PRUNED, row
-from tfopt import report
+from tfopt import pareto, report
 from tfopt.answers import Answers
 from tfopt.data import Image, from_arrays
 from tfopt.page.histograms import histograms
@@ -59,6 +59,8 @@ def run(folder, names=("zero", EVIL, "two"), **changes):
     content = {
         "tfopt": "0",
         "ended_by": "",
+        "best": report.name_of(best) if (best := pareto.best(rows)) else "",
+        "config_hash": "ab12",
         "experiment": experiment,
         "data": {**DATA, "class_names": list(names)},
         "environment": report.environment(),

@@ -9,11 +9,11 @@ import pytest
 from tests.page.made_up import EVIL, broken, run, splits
 from tests.page.table import artifacts
 from tests.test_report import NOISE, row
-from tfopt import page
+from tfopt import page, report
 from tfopt.answers import Answers
 from tfopt.data import Image, LogMel, Tokens, Waveform
 from tfopt.data.normalisation import Normalisation
-from tfopt.page import charts, examples, numbers, report_html, verdicts
+from tfopt.page import charts, examples, report_html, verdicts
 from tfopt.page.histograms import histograms
 from tfopt.page.promises import promises
 
@@ -31,14 +31,14 @@ def made(tmp_path_factory):
 def test_the_table_has_the_figures_of_the_rows(made):
     content, _, _, text = made
     found = artifacts(text)
-    assert list(found) == [numbers.name_of(each) for each in content["rows"]]
+    assert list(found) == [report.name_of(each) for each in content["rows"]]
     for each in content["rows"]:
-        cells = found[numbers.name_of(each)]
+        cells = found[report.name_of(each)]
         assert cells["accuracy"] == f"{each['accuracy']:.2%}"
         assert cells["bytes"] == f"{each['bytes']:,}"
         assert cells["zeros"] == f"{each['sparsity']:.2%}"
         assert cells["median µs"] == f"{each['latency_median_us']:,.0f}"
-        assert f'href="artifacts/{numbers.name_of(each)}.tflite"' in text
+        assert f'href="artifacts/{report.name_of(each)}.tflite"' in text
     assert [each["front of"] for each in found.values()] == FRONTS
 
 
@@ -96,8 +96,7 @@ def test_a_budget_is_that_of_the_nearest_artifact_of_the_last_stage(made):
     assert flash == ("90 (prune_int8)", True, "")
     assert arena == ("50 (prune_int8)", False, "10 too many")
     assert [kept for _, kept, _ in found(refused)] == [True, False]
-    asked["ended_by"] = "no artifact is within the budget"
-    assert [kept for _, kept, _ in found(refused)] == [False, False]
+    assert [kept for _, kept, _ in found({**refused, "micro_refused": "no SIN"})] == [False, False]
 
 
 def test_examples_are_what_the_last_stage_alone_has_wrong(made):

@@ -78,6 +78,26 @@ def test_other_variants_are_proven_without_training(finished, tmp_path, monkeypa
     assert json.loads((workdir / "report.json").read_text())["rows"] == found
 
 
+def test_a_file_that_is_gone_cut_or_of_another_stage_is_not_taken_for_proven(
+    finished, tmp_path, monkeypatch
+):
+    experiment, workdir, rows = finished
+    workdir = shutil.copytree(workdir, tmp_path / "again")
+    artifacts, whole = workdir / "artifacts", files(workdir)
+    gone, cut, *_ = sorted(whole)
+    (artifacts / gone).unlink()
+    (artifacts / cut).write_bytes(whole[cut][:100])
+    (artifacts / "train_old.tflite").write_bytes(b"of a variant that was left out")
+    monkeypatch.setattr(pipeline, "carry_out", None)
+    found = pipeline.run(experiment, workdir)
+    assert files(workdir) == whole
+    timed = ("latency_median_us", "latency_p90_us")
+    kept = [{name: value for name, value in row.items() if name not in timed} for row in found]
+    assert kept == [
+        {name: value for name, value in row.items() if name not in timed} for row in rows
+    ]
+
+
 def test_a_variant_that_cannot_be_is_refused_before_training(finished, tmp_path, monkeypatch):
     experiment = finished[0]
     monkeypatch.setattr(pipeline, "carry_out", None)

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.answered import answered
 from tests.loggers import read
 from tests.pipeline.conftest import TINY
-from tfopt import answers, metadata, pareto, pipeline
+from tfopt import answers, metadata, pipeline, proof
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
 from tfopt.data import Image, Spec
@@ -132,7 +132,7 @@ def test_tensorboard_has_one_session_a_run_with_the_best_artifact(tiny_run, expe
     start, end = read.session(events)
     assert start.hparams["stages[1].steps_per_execution"].number_value == 16
     assert start.hparams["deterministic"].bool_value and end.status == 1
-    best = pareto.best(rows)
+    best = row_of(rows, "quantize_int8")
     figures = ("accuracy", "bytes", "gzip_bytes", "latency_median_us")
     shown = [read.values(events, f"best/{figure}")[0][1] for figure in figures]
     assert shown == pytest.approx([best[figure] for figure in figures])
@@ -148,7 +148,7 @@ def _has_session(folder):
 def test_the_same_command_again_trains_nothing(tiny_run, experiment, monkeypatch):
     rows, workdir, _ = tiny_run
     monkeypatch.setattr(pipeline, "carry_out", None)
-    monkeypatch.setattr(pipeline.evaluate, "measure", None)
+    monkeypatch.setattr(proof.evaluate, "measure", None)
     left_by_a_kill = workdir / "prune" / "epochs" / "epoch_0003"
     left_by_a_kill.mkdir(parents=True)
     assert pipeline.run(experiment, workdir) == rows
@@ -386,6 +386,17 @@ def test_a_sequential_model_is_taken_and_a_subclassed_one_is_not(experiment, tmp
     experiment.model = keras.Sequential([layers.Dense(10)])
     with pytest.raises(ConfigError, match="expected a function of the data's spec .* received a"):
         pipeline.run(experiment, tmp_path / "other")
+
+
+def test_the_artifact_to_take_is_the_one_within_the_budget_everywhere(tiny_run):
+    _, workdir, output = tiny_run
+    report = json.loads((workdir / "report.json").read_text())
+    assert report["best"] == "quantize_int8"
+    assert "artifact quantize_int8: " in output and (workdir / "artifacts/quantize_int8.c").exists()
+    page = (workdir / "report.html").read_text()
+    assert '<p class="lede"><b>quantize_int8</b>' in page
+    described = metadata.read((workdir / "artifacts/quantize_int8.tflite").read_bytes())
+    assert described.config_hash == report["config_hash"] in page
 
 
 def test_answers_on_the_test_split_are_kept(tiny_run):

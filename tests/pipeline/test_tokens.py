@@ -19,6 +19,7 @@ class Sequences:
     """Sequences of 6 tokens; the class says which of three tokens is there more often."""
 
     normalisation: Normalisation | None = Normalisation()
+    class_names: tuple[str, ...] = ("a", "b", "c")
 
     def load(self, batch_size):
         tokens = np.random.default_rng(0).integers(0, 30, (600, 6), np.int32)
@@ -26,7 +27,7 @@ class Sequences:
         return from_arrays(
             train=(tokens[:450], labels[:450]),
             test=(tokens[450:], labels[450:]),
-            class_names=("a", "b", "c"),
+            class_names=self.class_names,
             batch_size=batch_size,
             normalisation=self.normalisation,
         )
@@ -74,3 +75,10 @@ def test_tokens_that_the_table_lacks_are_refused(tmp_path):
 
     with pytest.raises(ConfigError, match="from 0 to 28, the rows of .*, received 0 to 29; give"):
         pipeline.run(replace(EXPERIMENT, model=smaller), tmp_path)
+
+
+def test_class_names_that_no_file_can_hold_are_refused_before_training(tmp_path):
+    data = Sequences(class_names=("a", "b\udcff", "c"))
+    with pytest.raises(ConfigError, match="config.data: expected class names, .* surrogates not"):
+        pipeline.run(replace(EXPERIMENT, data=data), tmp_path)
+    assert not (tmp_path / "train").exists()

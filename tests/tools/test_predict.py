@@ -160,6 +160,7 @@ def test_several_at_once_without_tensorflow(files, tmp_path):
 
 def test_bad_input_is_one_sentence(files, tmp_path):
     np.save(tmp_path / "other.npy", np.zeros(3))
+    np.save(tmp_path / "nan.npy", np.full(7, np.nan))
     write(tmp_path / "a.wav", tone(8000), 8000)
     (tmp_path / "cut.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:20])
     (tmp_path / "text.png").write_text("text")
@@ -171,6 +172,8 @@ def test_bad_input_is_one_sentence(files, tmp_path):
             "a.wav",
             r"expected an .npy file, as this file takes features of",
         ),
+        ("features", "nan.npy", "nan.npy: expected finite numbers, received NaN"),
+        ("text", "text.npy", r"expected a text, received the name of a file, .*text.npy'; give"),
         ("features", "text.npy", "can't read .*text.npy: it is no .npy file"),
         ("image", "text.png", "can't read .*text.png: it is damaged or of another format"),
         ("image", "none.png", "can't read .*none.png: No such file or directory"),

@@ -17,8 +17,9 @@ from tfopt.page.looks import (
     svg,
     tip,
 )
-from tfopt.page.numbers import bits, name_of, number
+from tfopt.page.numbers import bits, number
 from tfopt.pareto import front
+from tfopt.report import name_of
 
 _MARKERS = "osD^vPX<>"
 _LABELLED = 6

@@ -4,8 +4,9 @@ import math
 import re
 from typing import Any
 
+from tfopt import budget, pareto
 from tfopt.comparison import share
-from tfopt.pareto import best
+from tfopt.report import name_of
 
 _ALIKE = 1.05
 
@@ -13,11 +14,6 @@ _ALIKE = 1.05
 def number(value: Any) -> bool:
     """Return whether `value` is a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def name_of(row: dict) -> str:
-    """Return the name of the artifact of `row`."""
-    return f"{row['stage']}_{row['variant']}"
 
 
 def bits(dtype: str) -> int:
@@ -29,11 +25,6 @@ def bits(dtype: str) -> int:
 def float_row(rows: list[dict]) -> dict | None:
     """Return the first artifact whose kernels are all float32, which the others are held to."""
     return next((row for row in rows if {k["dtype"] for k in row["kernels"]} == {"float32"}), None)
-
-
-def last_stage(rows: list[dict]) -> list[dict]:
-    """Return the artifacts of the last stage that has any."""
-    return [row for row in rows if row["stage"] == rows[-1]["stage"]]
 
 
 def against(figure: float, other: float, less: str, more: str) -> str:
@@ -65,7 +56,21 @@ def zeros_of(kernel: dict) -> float:
     return kernel["zeros"] / max(math.prod(kernel["shape"]), 1)
 
 
-def probed(rows: list[dict]) -> dict | None:
+def probed(content: dict) -> dict | None:
     """Return the best artifact whose layers were looked at, if not of all then of the last."""
-    looked_at = [row for row in [best(rows), *reversed(rows)] if row and row["layers"]]
+    looked_at = [
+        row for row in [best(content), *reversed(content["rows"])] if row and row["layers"]
+    ]
     return next(iter(looked_at), None)
+
+
+def best(content: dict) -> dict | None:
+    """Return the artifact that the run ends with, None where it has none."""
+    found = (row for row in content["rows"] if name_of(row) == content["best"])
+    return next((row for row in found if number(row["accuracy"])), None)
+
+
+def compressed(content: dict) -> dict | None:
+    """Return the best artifact of the last stage: that of the run, if it is there."""
+    last = budget.last_stage(content["rows"])
+    return best(content) if best(content) in last else pareto.best(last)

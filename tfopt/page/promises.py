@@ -8,14 +8,15 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
-from tfopt import pareto
+from tfopt import budget, pareto
 from tfopt.evaluate import agrees
-from tfopt.page.numbers import bits, integers, name_of, operators
+from tfopt.limits import Budget
+from tfopt.page.numbers import bits, integers, operators
+from tfopt.report import name_of
 from tfopt.stages.sparsify import POINT, USUAL
 
 _LOOKED_UP = ("GATHER", "EMBEDDING_LOOKUP")
 _LOST = 0.99
-_BUDGET = {"flash": "bytes", "arena": "arena_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,10 @@ def promises(content: dict) -> list[dict]:
         for fields, promise in _KINDS:
             if all(field in asked for field in fields):
                 found += promise(asked, facts[asked["name"]], mine)
-    return [asdict(each) for each in [*found, *_agreement(content, rows), *_budget(content, rows)]]
+    return [
+        asdict(each)
+        for each in [*found, *_use(rows), *_agreement(content, rows), *_budget(content, rows)]
+    ]
 
 
 def _sparsity(asked: dict, facts: dict, row: dict | None) -> Iterator[Promise]:
@@ -141,29 +145,31 @@ def _agreement(content: dict, rows: list[dict]) -> Iterator[Promise]:
         yield Promise("all files", "agreement with Keras", f"at least {least:.0%}", delivered, kept)
 
 
+def _use(rows: list[dict]) -> Iterator[Promise]:
+    """Yield what nobody writes down: that files know more than the most frequent class."""
+    for row in rows:
+        if row["is_chance"]:
+            least, given = f"above {row['chance']:.2%}", f"{row['accuracy']:.2%} ({name_of(row)})"
+            reason = "that is what naming one class always has"
+            yield Promise(row["stage"], "accuracy", least, given, False, reason)
+
+
 def _budget(content: dict, rows: list[dict]) -> Iterator[Promise]:
     """Yield the limits that one artifact of the last stage shall meet, for the nearest of them."""
-    asked, last = content["experiment"].get("budget") or {}, content["experiment"].get("stages", [])
-    limits = {figure: asked.get(what) for what, figure in _BUDGET.items() if asked.get(what)}
-    rows = [row for row in rows if row["stage"] == last[-1]["name"]] if last else []
-    if not limits or not rows:
+    limits = content["experiment"].get("budget") or {}
+    asked = Budget(**{what: limits.get(what, 0) for what in budget.FIGURES})
+    nearest = min(budget.last_stage(rows), key=lambda row: budget.share(asked, row), default=None)
+    if not asked or nearest is None:
         return
-
-    def share(row: dict) -> tuple[bool, float]:
-        taken = ((row.get(figure), limit) for figure, limit in limits.items())
-        shares = [math.inf if used is None else used / limit for used, limit in taken]
-        return row.get("arena_bytes") is None, max(shares)
-
-    row = min(rows, key=share)
-    # Without a plan of its arena it may be refused there, which is an error of the run.
-    refused = bool(content["ended_by"]) and row.get("arena_bytes") is None
-    for what, figure in _BUDGET.items():
-        if limit := limits.get(figure):
-            given, unknown = row.get(figure), "it can't be planned for a microcontroller"
+    refused = nearest.get("micro_refused", "")
+    for what, figure in budget.FIGURES.items():
+        if limit := getattr(asked, what):
+            given = nearest.get(figure)
             over = limit if given is None else given - limit
-            reason = unknown if given is None or refused else f"{over:,} too many" * (over > 0)
-            delivered = f"{given:,} ({name_of(row)})" if given is not None else "unknown"
+            reason = refused or ("it can't be planned" if given is None else f"{over:,} too many")
+            delivered = f"{given:,} ({name_of(nearest)})" if given is not None else "unknown"
             kept = over <= 0 and not refused
+            most = f"at most {limit:,}"
             yield Promise(
-                "budget", f"bytes of {what}", f"at most {limit:,}", delivered, kept, reason
+                "budget", f"bytes of {what}", most, delivered, kept, "" if kept else reason
             )

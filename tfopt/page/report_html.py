@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from tfopt import answers, comparison, pareto
+from tfopt import answers, comparison
 from tfopt.checkpoint import write_atomically
 from tfopt.data import Splits
 from tfopt.debugger import MOST_DB
@@ -21,6 +21,7 @@ from tfopt.page.columns import columns
 from tfopt.page.looks import short
 from tfopt.page.promises import promises
 from tfopt.pareto import LATENCY_NOISE
+from tfopt.report import name_of
 
 _LOG = logging.getLogger(__name__)
 _SPELLED_OUT, _PICTURED = 20, 1000  # classes, for which the confusion matrix is a table, or is
@@ -65,23 +66,23 @@ def html(content: dict, workdir: Path, splits: Splits, command: str = "") -> str
         style=Markup(style),
         command=command,
         config=json.dumps(content["experiment"], indent=2),
-        best=pareto.best(rows),
+        best=numbers.best(content),
         baseline=numbers.float_row(rows),
         interval=numbers.interval,
         against=numbers.against,
-        name_of=numbers.name_of,
+        name_of=name_of,
         short=short,
         most_kernels=_KERNELS,
         keras_files={path.stem for path in (workdir / "artifacts").glob("*.keras")},
         zeros_of=numbers.zeros_of,
-        probed=numbers.probed(rows),
+        probed=numbers.probed(content),
         integers=numbers.integers,
         operators=numbers.operators,
         columns=columns(rows),
         promises=_tried("what was asked for", promises, content) or [],
         plots=_plots(content, workdir),
         answered=_tried("the answers", _answered, content, workdir),
-        differing=_tried("the examples", _differing, rows, workdir, splits),
+        differing=_tried("the examples", _differing, content, workdir, splits),
     )
 
 
@@ -96,7 +97,7 @@ def _tried(what: str, make: Callable, *args: Any) -> Any:
 
 def _plots(content: dict, workdir: Path) -> dict[str, Markup | None]:
     """Return each plot as an <svg>, "" where there is nothing to draw, None where it failed."""
-    rows, stages, best = content["rows"], content["stages"], pareto.best(content["rows"])
+    rows, stages, best = content["rows"], content["stages"], numbers.best(content)
     sure = _read(workdir, best)
     bins = _tried("the reliability", verdicts.reliability, sure) if sure else []
     wanted: dict[str, tuple[Callable, tuple]] = {
@@ -105,7 +106,7 @@ def _plots(content: dict, workdir: Path) -> dict[str, Markup | None]:
         "layers": (lambda row: charts.layers(row) if row else "", (best,)),
         "noise": (
             lambda row: charts.noise(row, MOST_DB) if row else "",
-            (numbers.probed(rows),),
+            (numbers.probed(content),),
         ),
         "curves": (training.curves, (stages,)),
         "weights": (training.weights, (stages,)),
@@ -123,18 +124,18 @@ def _read(workdir: Path, row: dict | None) -> answers.Answers | None:
 
 def _answered(content: dict, workdir: Path) -> dict | None:
     """Return the confusions of the best artifact, and how far its confidence is from the truth."""
-    best, names = pareto.best(content["rows"]), content["data"]["class_names"]
+    best, names = numbers.best(content), content["data"]["class_names"]
     found = _read(workdir, best)
     if not best or found is None:
         return None
     baseline = numbers.float_row(content["rows"])
     other = _read(workdir, baseline)
     return {
-        "artifact": numbers.name_of(best),
+        "artifact": name_of(best),
         **_matrix(found, len(names)),
         "confused": verdicts.most_confused(found, names),
         "error": verdicts.calibration_error(verdicts.reliability(found)),
-        "baseline": baseline and numbers.name_of(baseline),
+        "baseline": baseline and name_of(baseline),
         "baseline_error": other and verdicts.calibration_error(verdicts.reliability(other)),
     }
 
@@ -151,9 +152,9 @@ def _matrix(found: answers.Answers, classes: int) -> dict:
     return shown | {"matrix": matrix.tolist(), "shares": shares.tolist()}
 
 
-def _differing(rows: list[dict], workdir: Path, splits: Splits) -> dict | None:
+def _differing(content: dict, workdir: Path, splits: Splits) -> dict | None:
     """Return what the last stage's best artifact alone has wrong, against the first float one."""
-    compressed = pareto.best(numbers.last_stage(rows)) if rows else None
+    rows, compressed = content["rows"], numbers.compressed(content)
     if compressed is None:
         return None
     reference = numbers.float_row(rows) or {"stage": rows[0]["stage"], "variant": answers.KERAS}
@@ -166,8 +167,8 @@ def _differing(rows: list[dict], workdir: Path, splits: Splits) -> dict | None:
     taken = examples.taken(splits.test, wrong, splits.spec.normalisation)
     shown = {i: examples.drawn(splits.spec.front_end, each) for i, each in taken.items()}
     return {
-        "reference": numbers.name_of(reference),
-        "compressed": numbers.name_of(compressed),
+        "reference": name_of(reference),
+        "compressed": name_of(compressed),
         "only_right": found["only_right"],
         "p_value": found["p_value"],
         "examples": [

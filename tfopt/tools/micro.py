@@ -86,7 +86,9 @@ def _text(found: dict) -> str:
         f"TensorFlow Lite Micro refuses {', '.join(operators)}: {reason}."
         for reason, operators in _by_reason(found["refused"]).items()
     ]
-    remedy = [] if runs else ["An Int8() artifact computes with integers throughout."]
+    remedy = (
+        [] if runs else ["An Int8() artifact, not a sparse one, computes with integers throughout."]
+    )
     return "\n".join([table(rows, ("", found["file"])), *reasons, *remedy, *found["missed"]])
 
 

@@ -51,6 +51,8 @@ def predicted(path: Path, inputs: list[str], top: int) -> list[dict]:
         )
     for given in inputs:
         for example in raw.examples(given, description):
+            if not np.isfinite(example).all():
+                raise ConfigError(f"{given}: expected finite numbers, received NaN or infinity.")
             (logits,) = run(description.normalisation(np.float32(example))[None])
             found.append({"input": given, "classes": _classes(logits, description, top)})
     return found
