@@ -149,8 +149,9 @@ def test_two_hosts_do_what_two_replicas_of_one_do(uninterrupted):
                 assert mine[name] == pytest.approx(other[name], rel=tolerance), name
     two, one = (json.loads((at / "report.json").read_text())["rows"] for at in (launched, mirrored))
     for mine, other in zip(two, one, strict=True):
-        for name in ("stage", "variant", "bytes"):
-            assert mine[name] == other[name], name
+        assert (mine["stage"], mine["variant"]) == (other["stage"], other["variant"])
+        # The metadata have the accuracy, of which one may have more digits.
+        assert mine["bytes"] == pytest.approx(other["bytes"], abs=16)
         assert mine["sparsity"] == pytest.approx(other["sparsity"], abs=0.005)
         assert mine["accuracy"] == pytest.approx(other["accuracy"], abs=0.05)
 
