@@ -10,7 +10,7 @@ from tfopt.benchmark import CannotRunError, Setting
 from tfopt.errors import ConfigError
 from tfopt.tools.benchmark import main
 
-# As TensorFlow 2.5 printed it for a detector on a Raspberry Pi, and as its README has it.
+# In the form of TensorFlow's README of its tool, with figures of a detector on a small board.
 SAID = """STARTING!
 Graph: [{graph}]
 INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
