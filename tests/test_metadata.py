@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer, metadata
+from tfopt import attachment, export, flatbuffer, metadata
 from tfopt.compat import keras, litert, tflite_schema
 from tfopt.data import Image, LogMel, Normalisation, Tokens, Waveform
+from tfopt.export.converter import converted, converter
 
 DIGITS = metadata.Description(
     config="digits",
@@ -38,14 +39,18 @@ OTHERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def content():
+def small():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 1), name="input")
     x = keras.layers.Conv2D(5, 3, name="conv")(inputs)
     outputs = keras.layers.Dense(10, name="logits")(keras.layers.Flatten(name="flat")(x))
+    return keras.Model(inputs, outputs, name="net")
+
+
+@pytest.fixture(scope="module")
+def content():
     examples = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
-    return export.Int8().convert(keras.Model(inputs, outputs, name="net"), examples)
+    return export.Int8().convert(small(), examples)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +58,12 @@ def described(content):
     return metadata.attached(content, DIGITS)
 
 
-def answers(content, batch=1):
+def answers(content, dtype=np.int8, batch=1):
     interpreter = litert.Interpreter(model_content=content)
     runner = interpreter.get_signature_runner("serving_default")
     (details,) = runner.get_input_details().values()
     rng = np.random.default_rng(1)
-    values = rng.integers(-128, 128, (batch, *details["shape"][1:]), np.int8)
+    values = rng.integers(-128, 128, (batch, *details["shape"][1:])).astype(dtype)
     return runner(examples=values)["logits"]
 
 
@@ -70,7 +75,7 @@ def test_all_of_it_comes_back(content, fields):
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_model_is_the_same_as_before(content, described, batch):
-    assert np.array_equal(answers(content, batch), answers(described, batch))
+    assert np.array_equal(answers(content, batch=batch), answers(described, batch=batch))
     assert flatbuffer.read(described).kernels() == flatbuffer.read(content).kernels()
 
 
@@ -124,6 +129,28 @@ def test_what_tools_of_others_read(described):
         "ImageProperties": {"color_space": 2, "default_size": {"width": 8, "height": 8}}
     }
     assert given["associated_files"] == [{"name": "labels.txt", "type": 2}]
+
+
+def test_a_model_whose_weights_are_behind_the_flatbuffer():
+    """As the converter writes those over 2 GB."""
+    made = converter(small())
+    made._experimental_use_buffer_offset = True
+    content = converted(made)
+    outside = [
+        b for b in tflite_schema.ModelT.InitFromPackedBuf(content, 0).buffers if b.offset > 1
+    ]
+    assert len(outside) > 2 and flatbuffer.read(content).kernels()
+    described = metadata.attached(content, DIGITS)
+    described = metadata.attached(described, replace(DIGITS, stage="prune"))
+    assert metadata.read(described).stage == "prune" and metadata.standard(described)
+    assert flatbuffer.read(described).kernels() == flatbuffer.read(content).kernels()
+    assert np.array_equal(answers(described, np.float32), answers(content, np.float32))
+    after = [
+        b for b in tflite_schema.ModelT.InitFromPackedBuf(described, 0).buffers if b.offset > 1
+    ]
+    assert {(new.offset - old.offset) % 16 for old, new in zip(outside, after, strict=True)} == {0}
+    # Where the weights end, the attached files begin.
+    assert attachment.parted(described)[0].endswith(content[outside[0].offset :])
 
 
 def test_a_file_without_any(content):

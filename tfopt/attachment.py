@@ -5,6 +5,7 @@ TensorFlow's own tools do it; unzip reads it from the .tflite.
 """
 
 import io
+import struct
 import zipfile
 
 import flatbuffers
@@ -13,10 +14,12 @@ from flatbuffers.table import Table
 
 _KEY = b"TFLITE_METADATA"
 _ALIGNED = 16
-# The slots of a Model, which has ten; of a Metadata and of a Buffer.
-_VERSION, _BUFFERS, _METADATA, _SLOTS = 0, 4, 6, 10
+# The slots of a Model, which has ten; of a Metadata, a Buffer, a SubGraph and an Operator.
+_VERSION, _SUBGRAPHS, _BUFFERS, _METADATA, _SLOTS = 0, 2, 4, 6, 10
 _NAME, _INDEX = 0, 1
-_DATA = 0
+_DATA, _OFFSET, _SIZE = 0, 1, 2
+_OPERATORS = 3
+_LARGE_OPTIONS = 9
 
 
 def attach(content: bytes, metadata: bytes, files: dict[str, str]) -> bytes:
@@ -47,8 +50,10 @@ def attached_metadata(content: bytes) -> bytes | None:
     if not found:
         return None
     buffer = _tables(root, _BUFFERS)[_index(found[-1])]
-    at = buffer.Offset(_offset(_DATA))
-    return content[buffer.Vector(at) :][: buffer.VectorLen(at)] if at else b""
+    if at := buffer.Offset(_offset(_DATA)):
+        return content[buffer.Vector(at) :][: buffer.VectorLen(at)]
+    start, size = (_long(buffer, slot) for slot in (_OFFSET, _SIZE))
+    return content[start : start + size]
 
 
 def _with_buffer(model: bytes, metadata: bytes) -> bytes:
@@ -57,6 +62,8 @@ def _with_buffer(model: bytes, metadata: bytes) -> bytes:
     FlatBuffers point ahead, so a new root goes before all that is there, by as many bytes as
     leave the weights aligned. Taken apart and written again in Python, they would lose that.
     What nothing points to any more becomes zeros, which take no space in a compressed file.
+    The data of a model over 2 GB are behind the FlatBuffer, which can't point so far, and are
+    found by where they are in the file: these numbers grow by what went before.
     """
     model += bytes(-len(model) % _ALIGNED)
     root = _root(model)
@@ -64,15 +71,17 @@ def _with_buffer(model: bytes, metadata: bytes) -> bytes:
     earlier = [_index(entry) for entry in entries if _is_ours(entry)]
     index = earlier[-1] if earlier else len(buffers)
 
-    builder = flatbuffers.Builder(0)
-    builder.Bytes = bytearray(model)
+    content, outside = bytearray(model), _outside(root)
+    end = min(outside.values(), default=len(model)) // _ALIGNED * _ALIGNED
     for table, slot, size in (
         *((root, slot, 4) for slot in (_BUFFERS, _METADATA)),
         *((buffers[index], _DATA, 1) for index in earlier),
     ):
-        _blank(builder.Bytes, table, slot, size)
+        _blank(content, table, slot, size)
+    builder = flatbuffers.Builder(0)
+    builder.Bytes = content[:end]
     builder.head = 0  # all of it counts as written; what follows is written before it
-    at = {id(table): len(model) - table.Pos for table in (*buffers, *entries)}
+    at = {id(table): end - table.Pos for table in (*buffers, *entries)}
     places = [at[id(buffer)] for buffer in buffers]
     places[index : index + 1] = [_buffer(builder, metadata)]
     kept = [at[id(entry)] for entry in entries if not _is_ours(entry)]
@@ -89,10 +98,31 @@ def _with_buffer(model: bytes, metadata: bytes) -> bytes:
         elif slot in slots:
             builder.PrependUOffsetTRelativeSlot(slot, slots[slot], 0)
         elif old:
-            place = len(model) - root.Indirect(root.Pos + old)
+            place = end - root.Indirect(root.Pos + old)
             builder.PrependUOffsetTRelativeSlot(slot, place, 0)
     builder.Finish(builder.EndObject(), b"TFL3")
-    return bytes(builder.Output())
+    made = bytearray(builder.Output())
+    grown = len(made) - end
+    made += memoryview(content)[end:]
+    for place, start in outside.items():
+        struct.pack_into("<Q", made, place + grown, start + grown)
+    return bytes(made)
+
+
+def _outside(root: Table) -> dict[int, int]:
+    """Return where data behind the FlatBuffer begin, by the place of the number that says so."""
+    numbered = [(buffer, _OFFSET) for buffer in _tables(root, _BUFFERS)]
+    numbered += [
+        (operator, _LARGE_OPTIONS)
+        for subgraph in _tables(root, _SUBGRAPHS)
+        for operator in _tables(subgraph, _OPERATORS)
+    ]
+    return {
+        table.Pos + table.Offset(_offset(slot)): start
+        for table, slot in numbered
+        # The converter has 1 for what it hasn't placed.
+        if (start := _long(table, slot)) > 1
+    }
 
 
 def _blank(content: bytearray, table: Table, slot: int, size: int) -> None:
@@ -149,6 +179,10 @@ def _is_ours(entry: Table) -> bool:
 
 def _index(entry: Table) -> int:
     return entry.GetSlot(_offset(_INDEX), 0, numbers.Uint32Flags)
+
+
+def _long(table: Table, slot: int) -> int:
+    return table.GetSlot(_offset(slot), 0, numbers.Uint64Flags)
 
 
 def _offset(slot: int) -> int:
