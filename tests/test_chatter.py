@@ -43,6 +43,12 @@ def test_an_error_too():
     assert lines[-1] == "ImportError: no TensorFlow"
 
 
+def test_a_closed_stderr_is_no_error():
+    code = SAID.format(end="sys.exit(5)").replace("os.write(2,", "print(")
+    command = ["sh", "-c", '"$0" -c "$1" 2>&-', sys.executable, code]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 5
+
+
 def test_tensorflow_says_nothing_while_it_is_loaded():
     code, lines = said(
         "from tfopt import chatter, compat; compat.while_loading = chatter.left_out; "

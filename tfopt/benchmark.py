@@ -4,12 +4,9 @@ Files are run in turns, so that whatever slows the machine down for a while slow
 """
 
 import contextlib
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import numpy as np
 
 from tfopt.compat import litert
 from tfopt.errors import RunError
+from tfopt.isolated import Child
 
 _WARM_UP_SECONDS = 0.2
 # Of a turn, after another file had the caches: untimed.
@@ -63,34 +61,15 @@ def cold(setting: Setting) -> Cold:
     return Cold(1e6 * load, 1e6 * first, grown[0] if grown else None)
 
 
-def cold_in_child(setting: Setting, seconds: float = 300) -> Cold:
+def cold_in_child(setting: Setting) -> Cold:
     """Return what `cold` finds in a new process, which a damaged file may crash or stall."""
-    return Cold(**json.loads(in_child("--cold", setting, seconds=seconds)))
+    # Unlimited, as what threads reserve of a limit isn't what is measured.
+    with Child(limited=False) as child:
+        return Cold(**child.call(_cold, setting.path, setting.threads, setting.xnnpack))
 
 
-def in_child(what: str, setting: Setting, *options: str, seconds: float = 300) -> str:
-    """Return what `tfopt benchmark` prints in a new process, asked for `what`.
-
-    Raises CannotRunError where that says so, crashes, or isn't done after so many seconds.
-    """
-    path, xnnpack = setting.path, "on" if setting.xnnpack else "off"
-    command = [sys.executable, "-m", "tfopt", "benchmark", what, f"--xnnpack={xnnpack}", *options]
-    command.append(str(path))
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-        raise CannotRunError(f"{path}: inference takes over {seconds:g} seconds.") from error
-    if done.returncode < 0:
-        raise CannotRunError(
-            f"{path}: LiteRT crashed on it (signal {-done.returncode}); the file is damaged, or "
-            "made for a newer LiteRT."
-        )
-    if done.returncode:
-        # LiteRT itself says things before.
-        lines = [line for line in done.stderr.splitlines() if line.startswith("tfopt: ")]
-        last = lines[-1] if lines else f"{path}: {done.stderr.strip().splitlines()[-1:]}"
-        raise CannotRunError(last.removeprefix("tfopt: "))
-    return done.stdout
+def _cold(path: Path, threads: int, xnnpack: bool) -> dict:
+    return asdict(cold(Setting(path, threads, xnnpack)))
 
 
 def loaded(setting: Setting) -> Any:

@@ -23,7 +23,8 @@ def left_out() -> Iterator[None]:
     A child passes the others on, at once: where loading ends in a crash, they are what is left of
     it. It is forked, which a process of several threads can't be.
     """
-    if not hasattr(os, "fork") or threading.active_count() > 1:
+    nobody_hears = sys.stderr is None  # it is closed
+    if nobody_hears or not hasattr(os, "fork") or threading.active_count() > 1:
         yield
         return
     sys.stderr.flush()

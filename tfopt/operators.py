@@ -1,17 +1,17 @@
 """How long each operator of a .tflite file takes: by LiteRT's profiler, or TensorFlow's tool."""
 
-import json
 import re
 import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tfopt import profiler
-from tfopt.benchmark import CannotRunError, Setting, in_child
+from tfopt.benchmark import CannotRunError, Setting
 from tfopt.errors import ConfigError
+from tfopt.isolated import Child
 
 TOOL = "benchmark_model"
 _GET_IT = (
@@ -69,9 +69,13 @@ def measured(setting: Setting, runs: int, tool: str) -> Operators:
     """Return the operators of a file, by the `tool` that was `chosen`."""
     if tool:
         return by_tool(tool, setting, runs)
-    options = [f"--threads={setting.threads}", f"--runs={runs}"]
-    found = json.loads(in_child("--profiled", setting, *options))
+    with Child(limited=False) as child:
+        found = child.call(_profiled, setting.path, setting.threads, setting.xnnpack, runs)
     return Operators(**{**found, "operators": [Operator(**o) for o in found["operators"]]})
+
+
+def _profiled(path: Path, threads: int, xnnpack: bool, runs: int) -> dict:
+    return asdict(by_litert(Setting(path, threads, xnnpack), runs))
 
 
 def by_litert(setting: Setting, runs: int) -> Operators:

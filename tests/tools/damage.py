@@ -1,7 +1,10 @@
 """Ways to damage a .tflite, drawn by a seed, and what a damaged one may do to a process."""
 
 import os
+import resource
+import sys
 import time
+import wave
 
 import numpy as np
 
@@ -12,6 +15,19 @@ def crash(path):
 
 def stall(path):
     time.sleep(60)
+
+
+def fail(path):
+    print("a first line\nno such thing", file=sys.stderr)
+    sys.exit(1)
+
+
+def sounds(path):
+    return wave.__file__
+
+
+def limit(path):
+    return resource.getrlimit(resource.RLIMIT_AS)[0]
 
 
 def fill(path):

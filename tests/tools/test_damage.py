@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import wave
 from collections import Counter
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from tests.tools import damage
 from tests.tools.damage import damaged
-from tfopt import export, metadata
+from tfopt import export, isolated, metadata
 from tfopt.compat import keras
 from tfopt.data import Image
 from tfopt.errors import ConfigError, RunError
@@ -86,14 +88,34 @@ def test_what_a_file_does_to_the_child_is_one_sentence(tmp_path):
         first = child.call(damage.pid, path)
         assert first == child.call(damage.pid, path) != os.getpid()
         with pytest.raises(
-            RunError, match=r"^.*a.tflite: reading or running it crashed \(-6\); it is damaged"
+            RunError, match=r"^.*a.tflite: reading or running it crashed \(-6\); it is damaged,"
         ):
             child.call(damage.crash, path)
         assert child.call(damage.pid, path) != first
         with pytest.raises(RunError, match=r"a.tflite: it can't be read or run \(MemoryError\)\."):
             child.call(damage.fill, path)
+        assert child.call(damage.limit, path) > 0
+        with pytest.raises(RunError, match=r"a.tflite: the process .* failed \(no such thing\);"):
+            child.call(damage.fail, path)
     with (
         Child(seconds=1) as child,
         pytest.raises(RunError, match="a.tflite: reading or running it takes over 1 seconds"),
     ):
         child.call(damage.stall, path)
+
+
+def test_the_child_finds_the_modules_of_its_parent(tmp_path, monkeypatch):
+    (tmp_path / "wave.py").write_text("raise SystemExit('of the user')")
+    monkeypatch.chdir(tmp_path)
+    with Child(limited=False) as child:
+        assert child.call(damage.sounds, tmp_path) == wave.__file__
+        assert child.call(damage.limit, tmp_path) == resource.getrlimit(resource.RLIMIT_AS)[0]
+
+
+def test_a_system_without_such_a_limit(tmp_path, monkeypatch):
+    def refused(*_):
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "setrlimit", refused)
+    asked = [True, damage.__name__, "pid", str(tmp_path)]
+    assert next(isolated._answers([json.dumps(asked)])) == {"answer": os.getpid()}

@@ -37,9 +37,6 @@ def main(argv: list[str]) -> int:
         default="",
         help="that by TensorFlow's tool of this name and not by LiteRT's profiler",
     )
-    # For the process of its own in which a file is loaded and run once, or profiled.
-    parser.add_argument("--cold", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--profiled", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     threads = _checked(args)
     # Deferred, so that help and bad input are answered at once.
@@ -56,12 +53,6 @@ def main(argv: list[str]) -> int:
         ]
         for counts in ([1], threads)
     )
-    if args.cold:
-        print(json.dumps(asdict(benchmark.cold(alone[0]))))
-        return 0
-    if args.profiled:
-        print(json.dumps(asdict(operators.by_litert(settings[0], args.runs))))
-        return 0
     by_operator = args.operators or args.benchmark_model
     tool = operators.chosen(args.benchmark_model) if by_operator else ""
     cold = [_cold(setting) for setting in alone]
