@@ -5,7 +5,7 @@ import flatbuffers
 import numpy as np
 import pytest
 
-from tfopt import evaluate, export, flatbuffer
+from tfopt import evaluate, export, flatbuffer, flatgraph
 from tfopt.compat import keras, litert, tf, tflite_schema
 from tfopt.stages import Quantize
 
@@ -128,7 +128,7 @@ def test_kernels_are_what_the_interpreter_has(artifacts, variant):
 
 
 def test_zero_is_what_dequantizes_to_zero():
-    tensor = flatbuffer.Tensor(
+    tensor = flatgraph.Tensor(
         name="net/old/kernel",
         shape=(2, 3),
         dtype="uint8",

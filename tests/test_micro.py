@@ -4,7 +4,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer, micro
+from tfopt import export, flatbuffer, flatgraph, micro
 from tfopt.c_array import c_array
 from tfopt.compat import keras
 from tfopt.micro import Buffer
@@ -82,7 +82,7 @@ def dense(dtype="int8", kernel="int8", **options):
 
 
 def tensor(name, shape, dtype, values=None, keeps=False):
-    return flatbuffer.Tensor(
+    return flatgraph.Tensor(
         name=name, shape=shape, dtype=dtype, scales=(), zero_points=(), axis=0, values=values,
         keeps=keeps,
     )  # fmt: skip
@@ -90,10 +90,9 @@ def tensor(name, shape, dtype, values=None, keeps=False):
 
 def graph(operators, inputs, outputs):
     made = [
-        flatbuffer.Operator(kind=kind, inputs=tuple(i), outputs=tuple(o))
-        for kind, i, o in operators
+        flatgraph.Operator(kind=kind, inputs=tuple(i), outputs=tuple(o)) for kind, i, o in operators
     ]
-    return flatbuffer.Graph(inputs=tuple(inputs), outputs=tuple(outputs), operators=tuple(made))
+    return flatgraph.Graph(inputs=tuple(inputs), outputs=tuple(outputs), operators=tuple(made))
 
 
 @pytest.mark.parametrize(

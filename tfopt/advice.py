@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfopt import flatbuffer
+from tfopt import flatgraph
 
 # How far the greatest channel is above the median one, and an outlier above 99.9% of the rest.
 _UNEQUAL, _FAR_OUT = 8.0, 4.0
@@ -51,7 +51,7 @@ class Output:
     values: np.ndarray
     details: dict
     owner: str = ""
-    kernel: flatbuffer.Tensor | None = None
+    kernel: flatgraph.Tensor | None = None
     weights: np.ndarray | None = None
 
     @property
@@ -107,7 +107,7 @@ def is_unequal(signal: np.ndarray) -> bool:
     return peaks.max() > _UNEQUAL * np.median(peaks)
 
 
-def _keeping(layer: str, kernel: flatbuffer.Tensor | None, trained: bool) -> str:
+def _keeping(layer: str, kernel: flatgraph.Tensor | None, trained: bool) -> str:
     """Return how to keep `layer` float, and what that costs."""
     how = f"layers=(Float(layers=({layer!r},)),)" if trained else f"exclude=({layer!r},)"
     if kernel is None or kernel.dtype == "float32":

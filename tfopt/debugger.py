@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import flatbuffer
+from tfopt import flatbuffer, flatgraph
 from tfopt.advice import Output, advise, is_unequal, to_equalize
 from tfopt.compat import keras, litert, tf
 from tfopt.export import Artifact
@@ -142,7 +142,7 @@ def _outputs(artifact: Artifact, model: Any, examples: Any) -> dict[str, Output]
         if layers and details:
             last = max(layers, key=depth.__getitem__)
             kernel = made.kernel
-            owner = flatbuffer.kernel_layer(kernel.name, made.outputs[0].name) if kernel else ""
+            owner = flatgraph.kernel_layer(kernel.name, made.outputs[0].name) if kernel else ""
             found[last] = Output(
                 values=run.tensor(details),
                 details=details,

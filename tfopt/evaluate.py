@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import facts, flatbuffer, micro
+from tfopt import facts, flatbuffer, flatgraph, micro
 from tfopt.benchmark import timed
 from tfopt.compat import keras, tf
 from tfopt.debugger import Noise, debug, layer_errors
@@ -71,7 +71,7 @@ class Measurement:
     float_ops: tuple[str, ...]
     latency_median_us: float
     latency_p90_us: float
-    kernels: tuple[flatbuffer.Kernel, ...]
+    kernels: tuple[flatgraph.Kernel, ...]
     layers: tuple[Noise, ...]
 
     @property
@@ -199,7 +199,7 @@ def _warn(name: str, measured: Measurement) -> None:
         )
 
 
-def _operators(graph: flatbuffer.Graph) -> dict[str, Any]:
+def _operators(graph: flatgraph.Graph) -> dict[str, Any]:
     """Return the fields of a measurement that say in what the operators of `graph` compute."""
     of = {kind: graph.with_precision(kind) for kind in ("int8", "int16", "hybrid", "float")}
     counts = {f"ops_{kind}": len(operators) for kind, operators in of.items()}

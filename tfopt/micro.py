@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.flatbuffer import Graph, Operator, Tensor
+from tfopt.flatgraph import Graph, Operator, Tensor
 from tfopt.limits import Budget
 
 # Those that MicroMutableOpResolver can add (tflite-micro, micro_mutable_op_resolver.h).

@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfopt import flatbuffer, metadata
+from tfopt import flatbuffer, flatgraph, metadata
 from tfopt.errors import ConfigError
 
 
-def opened(path: Path) -> tuple[bytes, flatbuffer.Graph]:
+def opened(path: Path) -> tuple[bytes, flatgraph.Graph]:
     """Return the bytes of the file `path` and what they say; ConfigError where it isn't one."""
     with readable(path):
         content = path.read_bytes()

@@ -107,6 +107,12 @@ def test_of_a_later_schema(file):
         flatbuffer.read(content.replace(b"TFL3", b"TFL4"))
 
 
+def test_a_schema_that_isnt_loaded_is_no_damage_of_the_file(file, monkeypatch):
+    monkeypatch.setattr(flatbuffer, "tflite_schema", object())
+    with pytest.raises(AttributeError, match="ModelT"):
+        flatbuffer.read(file.read_bytes())
+
+
 @pytest.mark.parametrize("keep", [0, 3, 8, 40, 0.5, 0.9])
 def test_truncated_file_is_refused(file, tmp_path, keep):
     content = file.read_bytes()

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tfopt import flatbuffer, metadata
+from tfopt import flatbuffer, flatgraph, metadata
 from tfopt.facts import sparsity
 from tfopt.isolated import Child
 from tfopt.opened import opened, readable
@@ -36,7 +36,7 @@ def inspected(path: Path) -> dict:
         return inspect(content, graph)
 
 
-def inspect(content: bytes, graph: flatbuffer.Graph) -> dict:
+def inspect(content: bytes, graph: flatgraph.Graph) -> dict:
     """Return what the .tflite `content`, read as `graph`, holds as plain JSON values.
 
     Sizes are in bytes. `tfopt` is what tfopt has put into it, `metadata` what is in the fields of
@@ -62,7 +62,7 @@ def inspect(content: bytes, graph: flatbuffer.Graph) -> dict:
     }
 
 
-def _tensor(tensor: flatbuffer.Tensor) -> dict:
+def _tensor(tensor: flatgraph.Tensor) -> dict:
     return {
         "name": tensor.name,
         "shape": list(tensor.shape),
