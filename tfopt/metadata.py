@@ -92,6 +92,15 @@ def standard(content: bytes) -> dict | None:
         return None if found is None else decoded(found)
 
 
+def sizes(content: bytes) -> dict[str, int]:
+    """Return the bytes of the files that are attached to the .tflite `content`, of any origin.
+
+    Raises ValueError of one sentence where they are damaged.
+    """
+    with _damage_in_one_sentence():
+        return {name: len(file) for name, file in parted(content)[1].items()}
+
+
 @contextmanager
 def _damage_in_one_sentence() -> Iterator[None]:
     try:

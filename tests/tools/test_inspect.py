@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 import subprocess
 import sys
 
@@ -7,10 +8,12 @@ import flatbuffers
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer, metadata
+from tfopt import export, flatbuffer, flatgraph, metadata
+from tfopt.attachment import attach
 from tfopt.compat import keras, tflite_schema
 from tfopt.data import Tokens
 from tfopt.errors import ConfigError
+from tfopt.metadata_schema import encoded
 from tfopt.tools import inspect
 
 
@@ -21,7 +24,7 @@ def file(tmp_path_factory):
     model = keras.Model(inputs, keras.layers.Dense(4, name="logits")(inputs), name="net")
     kernel = np.resize(np.float32([0, 0, 1, -0.5]), (6, 4))
     kernel[0] = 1
-    model.get_layer("logits").set_weights([kernel, np.zeros(4, np.float32)])
+    model.get_layer("logits").set_weights([kernel, np.full(4, 0.5, np.float32)])
     examples = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
     content = export.Int8().convert(model, examples)
     artifact = export.Artifact(stage="train", variant="int8", content=content)
@@ -49,7 +52,17 @@ def test_json(file, capsys):
     # Each unit's largest weight is 1.
     assert kernel["scale_least"] == kernel["scale_greatest"] == pytest.approx(1 / 127)
     assert found["signatures"] == ["serving_default(examples) -> logits"]
-    assert found["tfopt"] is None and found["metadata"] is None
+    assert found["tfopt"] is None and found["metadata"] is None and found["files"] == []
+    by_name = {tensor["name"]: tensor for tensor in found["tensors"]}
+    weights = by_name["net/logits/MatMul"]
+    (bias,) = (tensor for tensor in found["tensors"] if tensor["dtype"] == "int32")
+    (given,) = (by_name[end["name"]] for end in found["inputs"])
+    assert {name: given[name] for name in found["inputs"][0]} == found["inputs"][0]
+    assert (weights["shape"], weights["dtype"], weights["bytes"]) == ([4, 6], "int8", 24)
+    assert (weights["axis"], weights["zero_points"]) == (0, [0] * 4)
+    assert (bias["shape"], bias["dtype"], bias["bytes"]) == ([4], "int32", 16)
+    products = np.float32(weights["scales"]) * given["scales"][0]
+    np.testing.assert_allclose(bias["scales"], products, rtol=1e-6)
 
 
 def test_text(file, capsys):
@@ -60,6 +73,25 @@ def test_text(file, capsys):
     assert "4×6" in out
     assert "2 (3)" in out
     assert "serving_default(examples) -> logits" in out
+    tensors = out[out.index("zero points") :]
+    (bias,) = (line.split() for line in tensors.splitlines() if "int32" in line)
+    assert (bias[1], bias[-1]) == ("4", "16")
+
+
+def test_long_names_and_scales_of_channels_are_shortened_in_the_text():
+    each = inspect._tensor(
+        flatgraph.Tensor(
+            name="a" * 50 + "b" * 50, shape=(2, 3), dtype="int8", scales=(0.5, 0.25),
+            zero_points=(0, 0), axis=1, values=None,
+        )
+    )  # fmt: skip
+    found = {
+        **{"bytes": 1, "gzip_bytes": 1, "sparsity": 0, "tfopt": None, "metadata": None},
+        **dict.fromkeys(("files", "signatures", "inputs", "outputs", "operators"), []),
+        **{"float_ops": [], "kernels": [], "tensors": [each | {"axis": 1}]},
+    }
+    row = inspect._text(found).splitlines()[-1].split()
+    assert row == ["a" * 30 + "…" + "b" * 30, "2×3", "int8", "0.25", "to", "0.5", "0", "1", "6"]
 
 
 def test_what_the_file_says_of_itself(file, tmp_path, capsys):
@@ -85,9 +117,52 @@ def test_what_the_file_says_of_itself(file, tmp_path, capsys):
     )
     assert inspect.main([str(described)]) == 0
     out = capsys.readouterr().out
-    assert "train int8, accuracy 75.00% of 8 examples" in out
-    assert "'good\\nnews', '0'" in out and "and 2 more" in out
-    assert "Tokens(vocabulary=2 words)" in out
+    assert found["files"] == [
+        {"name": name, "bytes": len(text.encode())}
+        for name, text in metadata._files(description).items()
+    ]
+    assert "'good\\nnews', '0'" in out and "and 2 more, all in --json" in out
+    rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in out.splitlines() if "  " in line)
+    assert rows["description"] == "train int8, accuracy 75.00% of 8 examples"
+    assert rows["made of"] == "Tokens(vocabulary=2 words, all in --json)"
+    assert rows["stage, variant"] == "train, int8" and rows["accuracy"] == "75.00% of 8 examples"
+    assert rows["min_parser_version"] == "1.0.1" and rows["file vocab.txt"] == "3 bytes"
+    assert rows["input examples"] == (
+        "Words 6; feature; normalised by mean 0, std 1; see vocab.txt"
+    )
+    assert rows["output logits"] == "of each class, before softmax; feature; see labels.txt"
+
+
+def test_metadata_of_others_are_told_as_well(file, tmp_path, capsys):
+    standard = {
+        "license": "MIT",
+        "subgraph_metadata": [
+            {
+                "input_tensor_metadata": [
+                    {
+                        "name": "photo",
+                        "content": {
+                            "content_properties": {
+                                "ImageProperties": {
+                                    "color_space": 1,
+                                    "default_size": {"width": 6, "height": 5},
+                                }
+                            },
+                            "range": {"min": 1, "max": 9},
+                        },
+                        "stats": {"min": [0.0, 1.0], "max": [2.0, 3.0]},
+                    }
+                ]
+            }
+        ],
+    }
+    path = tmp_path / "others.tflite"
+    path.write_bytes(attach(file.read_bytes(), encoded(standard), {"notes.md": "good"}))
+    assert inspect.main([str(path)]) == 0
+    rows = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["license", "MIT"] in rows and ["file notes.md", "4 bytes"] in rows
+    meaning = "image color_space=RGB default_size=6×5; of 1 to 9; from 0, 1 to 2, 3"
+    assert ["input photo", meaning] in rows
 
 
 def of_version(content, version):

@@ -1,4 +1,4 @@
-"""Print what is in a .tflite file: metadata, inputs, operators, kernels, zeros, codes, sizes."""
+"""Print what is in a .tflite file: metadata, operators, kernels, zeros, codes, all tensors."""
 
 import argparse
 import json
@@ -10,11 +10,13 @@ from typing import Any
 from tfopt import flatbuffer, flatgraph, metadata
 from tfopt.facts import sparsity
 from tfopt.isolated import Child
+from tfopt.metadata_text import lines, numbers
 from tfopt.opened import opened, readable
 from tfopt.spec import plain
 from tfopt.tables import table
 
-_SHOWN = 10
+# Of a name.
+_HALF = 30
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +42,8 @@ def inspect(content: bytes, graph: flatgraph.Graph) -> dict:
     """Return what the .tflite `content`, read as `graph`, holds as plain JSON values.
 
     Sizes are in bytes. `tfopt` is what tfopt has put into it, `metadata` what is in the fields of
-    TFLite Model Metadata; None where there are none. Raises ValueError where those are damaged.
+    TFLite Model Metadata; None where there are none. `tensors` are those of all subgraphs,
+    constants and computed ones. Raises ValueError where metadata or attached files are damaged.
     """
     kernels = graph.kernels()
     counts = Counter((operator.kind, operator.precision) for operator in graph.operators)
@@ -49,6 +52,7 @@ def inspect(content: bytes, graph: flatgraph.Graph) -> dict:
         "gzip_bytes": flatbuffer.gzip_size(content),
         "tfopt": plain(metadata.read(content)),
         "metadata": metadata.standard(content),
+        "files": [{"name": name, "bytes": size} for name, size in metadata.sizes(content).items()],
         "signatures": list(graph.signatures),
         "inputs": [_tensor(tensor) for tensor in graph.inputs],
         "outputs": [_tensor(tensor) for tensor in graph.outputs],
@@ -59,6 +63,7 @@ def inspect(content: bytes, graph: flatgraph.Graph) -> dict:
         "float_ops": [operator.label for operator in graph.with_precision("float")],
         "sparsity": sparsity(kernels),
         "kernels": [asdict(kernel) | {"shape": list(kernel.shape)} for kernel in kernels],
+        "tensors": [_tensor(tensor) | {"axis": tensor.axis} for tensor in graph.tensors],
     }
 
 
@@ -76,8 +81,8 @@ def _tensor(tensor: flatgraph.Tensor) -> dict:
 def _text(found: dict) -> str:
     ends = [
         (
-            *(way, end["name"], _shape(end), end["dtype"]),
-            *(_numbers(end["scales"]), _numbers(end["zero_points"]), f"{end['bytes']:,}"),
+            *(way, _short(end["name"]), _shape(end), end["dtype"]),
+            *(numbers(end["scales"]), numbers(end["zero_points"]), f"{end['bytes']:,}"),
         )
         for way in ("inputs", "outputs")
         for end in found[way]
@@ -98,6 +103,20 @@ def _text(found: dict) -> str:
         )
         for kernel in found["kernels"]
     ]
+    tensors = [
+        (
+            *(_short(tensor["name"]), _shape(tensor), tensor["dtype"]),
+            *(_ends(tensor["scales"]), _ends(tensor["zero_points"])),
+            # Of one scale it says nothing.
+            f"{tensor['axis']}" if len(tensor["scales"]) > 1 else "",
+            f"{tensor['bytes']:,}",
+        )
+        for tensor in found["tensors"]
+    ]
+    described = [
+        *lines(found["tfopt"], found["metadata"], found["files"]),
+        *(("signature", signature) for signature in found["signatures"]),
+    ]
     heads = (
         *("kernel", "operator", "shape", "type", "zeros", "size", "sparsity", "codes (all)"),
         *("scales", "bytes"),
@@ -106,54 +125,34 @@ def _text(found: dict) -> str:
         [
             f"{found['bytes']:,} bytes, {found['gzip_bytes']:,} gzipped, "
             f"{found['sparsity']:.2%} of the kernels' values are zeros",
-            _described(found),
+            table(described, ("metadata", ""), 2) if described else "metadata: none",
             table(ends, ("", "name", "shape", "type", "scale", "zero point", "bytes"), 4),
             table(operators, ("operator", "runs in", "count"), 2),
             f"stay float: {', '.join(found['float_ops']) or 'none'}",
             table(kernels, heads, 4),
+            table(
+                tensors,
+                ("tensor", "shape", "type", "scales", "zero points", "axis", "bytes"),
+                3,
+            ),
         ]
     )
 
 
-def _described(found: dict) -> str:
-    """Return the metadata as lines of what and value."""
-    own, others = found["tfopt"], found["metadata"] or {}
-    rows = [(name, others[name]) for name in ("name", "description", "author") if name in others]
-    rows += [("signature", signature) for signature in found["signatures"]]
-    if own:
-        names, normalisation = own["class_names"], own["normalisation"]
-        more = [f"and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
-        rows += [
-            ("tfopt", f"{own['version']}, config hash {own['config_hash']}"),
-            ("classes", ", ".join([*map(repr, names[:_SHOWN]), *more])),
-            ("made of", _options(own["front_end"])),
-            ("mean", _numbers(normalisation["mean"])),
-            ("deviation", _numbers(normalisation["std"])),
-        ]
-    return table(rows, ("metadata", ""), 2) if rows else "metadata: none"
-
-
-def _options(front_end: dict | None) -> str:
-    """Return a front end as one writes it in a config, a vocabulary by its size."""
-    if front_end is None:
-        return "features"
-    options = [
-        f"{name}={len(value)} words" if isinstance(value, list) else f"{name}={value}"
-        for name, value in front_end.items()
-        if name != "type"
-    ]
-    return f"{front_end['type'].split('.')[-1]}({', '.join(options)})"
+def _short(name: str) -> str:
+    """Return a tensor's name so that the table stays one: of fused layers it has all of them."""
+    return name if len(name) <= 2 * _HALF else f"{name[:_HALF]}…{name[-_HALF:]}"
 
 
 def _shape(tensor: dict) -> str:
     return "×".join(map(str, tensor["shape"]))
 
 
-def _numbers(values: list) -> str:
-    return ", ".join(f"{value:g}" for value in values)
-
-
 def _range(least: Any, greatest: Any) -> str:
     if least is None:
         return "–"
     return f"{least:.3g}" if least == greatest else f"{least:.3g} to {greatest:.3g}"
+
+
+def _ends(values: list) -> str:
+    return _range(min(values, default=None), max(values, default=None))
