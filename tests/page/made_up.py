@@ -40,14 +40,34 @@ def stage(name, facts, epochs):
     }
 
 
-def run(folder, names=("zero", EVIL, "two"), **changes):
-    """Write the answers of a run to `folder`; return the content of its report.json and splits."""
-    kernels = [{**KERNEL, "dtype": "float32", "zeros": 0}]
-    rows = [
-        row("train", "float32", accuracy=0.97, gzip_bytes=90_000, kernels=kernels, layers=[]),
-        row("train", "int8", accuracy=0.95, sparsity=0.0, latency_median_us=900.0),
-        row("prune", "int8", accuracy=0.965, layers=[NOISE, {**NOISE, "layer": EVIL}]),
+FLOAT = [{**KERNEL, "dtype": "float32", "zeros": 0}]
+ROWS = [
+    row("train", "float32", accuracy=0.97, gzip_bytes=90_000, kernels=FLOAT, layers=[]),
+    row("train", "int8", accuracy=0.95, sparsity=0.0, latency_median_us=900.0),
+    row("prune", "int8", accuracy=0.965, layers=[NOISE, {**NOISE, "layer": EVIL}]),
+]
+
+
+def nine_rows():
+    """Return as many rows as configs/digits.py has, with cells as long, in no order at all."""
+    half = [{**KERNEL, "dtype": "float16"}]
+    # Sizes that are in another order as text.
+    made = [
+        row("prune", "float16", gzip_bytes=57_273, arena_bytes=None, kernels=half),
+        row("train", "dynamic", gzip_bytes=9_000, accuracy=0.98, kernels=[*FLOAT, KERNEL]),
+        row("quantize", "int8", gzip_bytes=10_000, accuracy=0.985, latency_median_us=990.0),
+        row("train", "float32", gzip_bytes=290_355, arena_bytes=12_288, kernels=FLOAT),
+        row("prune", "int8", gzip_bytes=33_165),
+        row("train", "float16", gzip_bytes=146_621, arena_bytes=None, kernels=half),
+        row("prune", "dynamic", gzip_bytes=32_453, kernels=[*FLOAT, KERNEL]),
+        row("prune", "float32", gzip_bytes=90_101, arena_bytes=12_288, kernels=FLOAT),
+        row("train", "int8", gzip_bytes=81_575),
     ]
+    return [{"arena_bytes": 3_072, **each} for each in made]
+
+
+def run(folder, names=("zero", EVIL, "two"), rows=ROWS, **changes):
+    """Write the answers of a run to `folder`; return the content of its report.json and splits."""
     experiment = {
         "name": f"made up {EVIL}",
         "min_agreement": 0.95,
@@ -65,7 +85,7 @@ def run(folder, names=("zero", EVIL, "two"), **changes):
         "data": {**DATA, "class_names": list(names)},
         "environment": report.environment(),
         "stages": [stage("train", FACTS, 3), stage("prune", {**PRUNED, "sparsity": 0.75}, 2)],
-        "rows": rows,
+        "rows": [dict(each) for each in rows],  # which tests change
         **changes,
     }
     labels = np.arange(max(120, 2 * len(names))) % len(names)

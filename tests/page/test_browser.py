@@ -4,14 +4,20 @@ import shutil
 
 import pytest
 
-from tests.page.made_up import run
+from tests.page.made_up import nine_rows, run
 from tfopt import page
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
-NAMES = ["train_float32", "train_int8", "prune_int8"]
+ROWS = nine_rows()
+NAMES = [f"{row['stage']}_{row['variant']}" for row in ROWS]
+BY_SIZE = sorted(NAMES, key=lambda name: ROWS[NAMES.index(name)]["gzip_bytes"])
+TABLE = """() => {
+  const box = document.querySelector("table.sortable").closest(".scroll");
+  return [box.scrollWidth, box.clientWidth];
+}"""
 # The least contrast of a text with what is behind it, by WCAG 2.
 CONTRAST = """() => {
   const parse = (c) => c.match(/[\\d.]+/g).map(Number);
@@ -49,7 +55,7 @@ def address(tmp_path_factory):
 
 
 def _arguments(folder):
-    content, splits = run(folder)
+    content, splits = run(folder, rows=ROWS)
     return content, folder, splits
 
 
@@ -74,6 +80,8 @@ def test_it_opens(browser, address, width, scheme):
     opened.goto(address)
     assert opened.evaluate("document.documentElement.scrollWidth") == width
     assert asked == [address]
+    table, box = opened.evaluate(TABLE)
+    assert table <= box or width == 400
 
     def names():
         return opened.locator("table.sortable tbody a").all_inner_texts()
@@ -84,8 +92,9 @@ def test_it_opens(browser, address, width, scheme):
     assert names() == NAMES
     by_size = opened.get_by_role("button", name="gzipped")
     by_size.click()
-    assert names() == NAMES
-    assert sort_of(by_size) == "descending"
+    assert (names(), sort_of(by_size)) == (BY_SIZE[::-1], "descending")
+    by_size.click()
+    assert (names(), sort_of(by_size)) == (BY_SIZE, "ascending")
     by_name = opened.get_by_role("button", name="artifact", exact=True)
     by_name.focus()
     opened.keyboard.press("Enter")
