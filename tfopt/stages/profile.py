@@ -13,7 +13,9 @@ class Profile(keras.callbacks.Callback):
     """Write a profile of `_STEPS` steps to `folder`, where TensorBoard looks for it.
 
     It begins after the first execution, in which the step is traced, unless there is no other, and
-    ends with an execution: where these are of many steps, it is of more.
+    ends with an execution: where these are of many steps, it is of more. Who calls `fit` must call
+    `end` after it, as a process has one profile at a time, and what raises in `fit` calls no more
+    callbacks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,16 +38,14 @@ class Profile(keras.callbacks.Callback):
         if self._runs:
             self._steps += batch - self._first + 1
             if self._steps >= _STEPS:
-                self._end()
+                self.end()
 
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """End what is shorter."""
-        if self._runs:
-            self._end()
-
-    def _end(self) -> None:
-        tf.profiler.experimental.stop()
+    def end(self) -> None:
+        """End the profile, where one runs."""
+        if not self._runs:
+            return
         self._runs = False
+        tf.profiler.experimental.stop()
         _LOG.info(
             "profile of %d steps: %s; TensorBoard shows it where its plugin is installed, by "
             "pip install tensorboard-plugin-profile.",

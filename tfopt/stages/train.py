@@ -106,12 +106,13 @@ def _trained(
     history, made = _restored(stage, checkpoints, fitted.optimizer, steps)
     on.scatter()
     waits = Waits(on.copies)
+    profiles = [Profile(place.logs(stage))] if place.profile and hosts.is_chief() else []
     watchers = [
         *stage.callbacks(place.logs(stage)),
         *on.callbacks(),
         *averages,
         callbacks.StopAtNaN(stage.name),
-        *([Profile(place.logs(stage))] if place.profile and hosts.is_chief() else []),
+        *profiles,
         *([callbacks.TestLine(*on.finite(splits, "test"))] if stage.test_each_epoch else []),
         callbacks.Curves(
             model,
@@ -136,16 +137,20 @@ def _trained(
         def own(*host: int) -> "tf.data.Dataset":
             return waits.watched(splits.of_host(*host).train(first, *kept).skip(skipped))
 
-        fitted.fit(
-            on.train(own, splits.batch_size),
-            validation_data=validation,
-            validation_steps=steps_of_it,
-            initial_epoch=len(history),
-            epochs=epochs,
-            steps_per_epoch=steps - skipped,
-            callbacks=watchers,
-            verbose=verbose,
-        )
+        try:
+            fitted.fit(
+                on.train(own, splits.batch_size),
+                validation_data=validation,
+                validation_steps=steps_of_it,
+                initial_epoch=len(history),
+                epochs=epochs,
+                steps_per_epoch=steps - skipped,
+                callbacks=watchers,
+                verbose=verbose,
+            )
+        finally:
+            for profile in profiles:
+                profile.end()
 
     with preemption.awaited(), on.refusals(fitted):
         if made:
