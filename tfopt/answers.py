@@ -9,6 +9,7 @@ import numpy as np
 
 from tfopt.checkpoint import write_atomically
 
+# No variant has this name, see config.py.
 KERAS = "keras"
 
 

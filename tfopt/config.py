@@ -11,6 +11,8 @@ from tfopt.errors import ConfigError, nearest
 from tfopt.limits import Budget
 from tfopt.spec import bounded, check_tree, plain, spec
 
+# Under which a stage's Keras model has its answers, see answers.py.
+_KERAS = "keras"
 _FOLDERS = ("artifacts", "teachers", "tensorboard", "wandb")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 STRATEGIES = ("auto", "cpu", "mesh", "mirrored", "multi_worker", "tpu")
@@ -114,13 +116,20 @@ class Experiment:
         self._check_items("stages", "prepare")
         self._check_items("variants", "convert")
         self._check_items("loggers", "open")
-        names = [variant.name for variant in self.variants]
+        self._check_names([variant.name for variant in self.variants])
+        self._check_stages()
+
+    def _check_names(self, names: list[str]) -> None:
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(
                 f"config.variants: expected variants of different names, as files are named by "
                 f"them, received {twice[0]!r} twice; leave one of them out."
             )
-        self._check_stages()
+        if _KERAS in names:
+            raise ConfigError(
+                f"config.variants[{names.index(_KERAS)}]: expected another name than that of the "
+                f"Keras model's answers, received {_KERAS!r}; rename the variant."
+            )
 
     def _check_devices(self) -> None:
         if self.strategy not in STRATEGIES:

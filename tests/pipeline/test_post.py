@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tfopt import evaluate, pipeline, proof
+from tfopt import answers, evaluate, pipeline, proof
 from tfopt.checkpoint import load_model
 from tfopt.config import Experiment
 from tfopt.errors import ConfigError
@@ -31,6 +31,16 @@ def finished(tmp_path_factory):
     )
     workdir = tmp_path_factory.mktemp("post")
     return experiment, workdir, pipeline.run(experiment, workdir)
+
+
+class Unconverted:
+    """A third party's variant with the name that the Keras model's answers have."""
+
+    name = answers.KERAS
+    takes_quantized = False
+
+    def convert(self, model, examples):
+        return b""
 
 
 def files(workdir):
@@ -109,6 +119,10 @@ def test_a_variant_that_cannot_be_is_refused_before_training(finished, tmp_path,
         )
     with pytest.raises(ConfigError, match="received 'int8' twice; leave one of them out"):
         Experiment(**asked, stages=[Stage()], variants=[Int8(), Int8(examples=3)]).validate()
+    with pytest.raises(
+        ConfigError, match=rf"variants\[0\]: .*'{answers.KERAS}'; rename the variant"
+    ):
+        Experiment(**asked, stages=[Stage()], variants=[Unconverted()]).validate()
     with pytest.raises(ConfigError, match="received 'edge_w4_a8_octav' with stage 'quantize'"):
         Experiment(**asked, stages=[Quantize()], variants=[EdgeQuantized()]).validate()
 
