@@ -1,6 +1,8 @@
 import importlib.util
+import io
 import json
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -58,6 +60,16 @@ def shown(workdir, epochs):
         logger.pr_curves({"pr/cat": (np.array([True, False]), np.array([0.9, 0.1]))})
 
 
+@pytest.fixture
+def afresh():
+    """W&B reads the environment once in a process."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 @here
 def test_a_resumed_run_is_the_same_run(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -84,6 +96,20 @@ def test_without_its_package_it_is_refused(tmp_path, monkeypatch):
         logged([WandB(project="mine")], tmp_path),
     ):
         pass
+
+
+@here
+def test_without_a_key_it_is_refused(afresh, tmp_path, monkeypatch):
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "nobody"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # nobody is asked for it
+    with (
+        pytest.raises(ConfigError, match=r"No API key .*; wandb login, or set WANDB_MODE=offline"),
+        logged([WandB(project="mine")], tmp_path) as logger,
+    ):
+        logger.hparams({"name": "x"})
 
 
 def test_precision_and_recall_by_rank():

@@ -47,17 +47,24 @@ class _Run:
         self._service, self._workdir, self._run = service, workdir, None
 
     def hparams(self, asked: Mapping[str, PlainValue]) -> None:
-        """Begin the run, or go on with it."""
-        self._run = wandb.init(
-            project=self._service.project,
-            entity=self._service.entity or None,
-            name=str(asked["name"]),
-            id=self._id(),
-            resume="allow",
-            config=dict(asked),
-            dir=str(self._workdir) if is_local(self._workdir) else None,
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        """Begin the run, or go on with it; raise ConfigError where W&B refuses."""
+        try:
+            self._run = wandb.init(
+                project=self._service.project,
+                entity=self._service.entity or None,
+                name=str(asked["name"]),
+                id=self._id(),
+                resume="allow",
+                config=dict(asked),
+                dir=str(self._workdir) if is_local(self._workdir) else None,
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except wandb.errors.Error as error:
+            said = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(
+                f"config.loggers: expected that W&B takes a run for WandB(), received {said!r}; "
+                "wandb login, or set WANDB_MODE=offline."
+            ) from error
 
     def scalars(self, stage: str, values: Mapping[str, float], step: int) -> None:
         """Log a point of each curve."""
