@@ -42,7 +42,11 @@ def write(model: "keras.Model", folder: Path, name: str) -> None:
 
 
 def is_written(folder: Path, name: str) -> bool:
-    """Return whether `write` has written all of `name` to `folder`."""
+    """Return whether `write` came to its end for `name` in `folder`: its SavedModel is there.
+
+    A Keras file that was deleted since isn't missed, as not every model has one; `discard` has
+    both written anew.
+    """
     # TensorFlow writes the weights before it.
     return (_folder(folder, name) / "saved_model.pb").exists()
 
