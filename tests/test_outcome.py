@@ -5,9 +5,10 @@ from tests.test_report import row
 from tfopt import outcome
 from tfopt.answers import Answers
 from tfopt.config import Experiment
-from tfopt.data import Digits
+from tfopt.data import Digits, Tokens
 from tfopt.loggers import WandB
 from tfopt.models import MLP
+from tfopt.spec import plain
 from tfopt.stages import Prune, Stage, Teacher
 
 
@@ -80,3 +81,11 @@ def test_what_was_asked_is_named_as_on_the_command_line():
     assert found["deterministic"] is False and found["batch_size"] == 128
     assert not [n for n in found if n.startswith(("loggers", "profile", "source", "type"))]
     assert all(isinstance(value, (bool, int, float, str)) for value in found.values())
+
+
+def test_long_lists_are_cut():
+    front_end = Tokens(vocabulary=tuple(f"word{n}" for n in range(100_000)))
+    found = outcome.flat({"data": {"type": "my.Words", "front_end": plain(front_end)}})
+    shown = found["data.front_end.vocabulary"].split(", ")
+    assert shown == [*(f"word{n}" for n in range(50)), "… and 99,950 more"]
+    assert outcome.flat({"filters": [8] * 50})["filters"] == ", ".join(["8"] * 50)

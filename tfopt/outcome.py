@@ -10,6 +10,7 @@ from scipy.special import softmax
 from tfopt import answers, report
 from tfopt.loggers import Logger
 from tfopt.loggers.base import PlainValue
+from tfopt.spec import shortened
 
 _FIGURES = (
     "accuracy",
@@ -57,8 +58,12 @@ def log(
 
 
 def flat(tree: dict) -> dict[str, PlainValue]:
-    """Return what an experiment's JSON `tree` holds by the field, as on the command line."""
-    return dict(_leaves({name: value for name, value in tree.items() if name not in _NOT_ASKED}))
+    """Return what an experiment's JSON `tree` holds by the field, as on the command line.
+
+    Long lists are cut.
+    """
+    asked = {name: value for name, value in tree.items() if name not in _NOT_ASKED}
+    return dict(_leaves(shortened(asked)))
 
 
 def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, PlainValue]]:

@@ -9,14 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 import tfopt
 from tfopt import tables
 from tfopt.checkpoint import write_atomically
 from tfopt.compat import tf
 from tfopt.debugger import MOST_DB
 from tfopt.evaluate import NO_SMALLER, NOTHING_LEFT, REFERENCE_KERNELS
+from tfopt.templating import rendered
 
 _PACKAGES = (
     "tensorflow",
@@ -142,31 +141,23 @@ def _ops(row: dict) -> list[int]:
 
 def markdown(content: dict) -> str:
     """Return the text of report.md for what report.json holds."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfopt"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
+    filters = {
         "percent": _percent,
         "cell": _kernel_cell,
         "was": _kernel_before,
         "coverage": _coverage_cell,
         "gap": _gap_cell,
     }
-    template = environment.get_template("report.md.j2")
-    return template.render(
-        content,
-        columns=_COLUMNS,
-        table=[_cells(row) for row in content["rows"]],
-        asked=json.dumps(content["experiment"], indent=2),
-        most_db=MOST_DB,
-        reference_kernels=REFERENCE_KERNELS,
-        nothing_left=NOTHING_LEFT,
-        no_smaller=NO_SMALLER,
-    )
+    values = {
+        "columns": _COLUMNS,
+        "table": [_cells(row) for row in content["rows"]],
+        "asked": json.dumps(content["experiment"], indent=2),
+        "most_db": MOST_DB,
+        "reference_kernels": REFERENCE_KERNELS,
+        "nothing_left": NOTHING_LEFT,
+        "no_smaller": NO_SMALLER,
+    }
+    return rendered("report.md.j2", filters, {**content, **values})
 
 
 def _cells(row: dict) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ else:
     from typing_extensions import dataclass_transform
 
 _Class = TypeVar("_Class", bound=type)
+_READ = 50  # items of one list, by people
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
@@ -137,6 +138,16 @@ def words(hint: Any) -> str:
         return "None"
     name = str(hint) if origin else getattr(hint, "__name__", str(hint))
     return plain.get(hint, name.replace("typing.", ""))
+
+
+def shortened(tree: Any) -> Any:
+    """Return plain JSON values for who reads them: of long lists the first items, and a count."""
+    if isinstance(tree, dict):
+        return {name: shortened(child) for name, child in tree.items()}
+    if not isinstance(tree, list):
+        return tree
+    items, more = [shortened(item) for item in tree[:_READ]], len(tree) - _READ
+    return [*items, f"… and {more:,} more"] if more > 0 else items
 
 
 def plain(value: Any) -> Any:

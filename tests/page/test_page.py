@@ -16,6 +16,7 @@ from tfopt.data.normalisation import Normalisation
 from tfopt.page import charts, examples, report_html, verdicts
 from tfopt.page.histograms import histograms
 from tfopt.page.promises import promises
+from tfopt.spec import plain
 
 FRONTS = ["size, latency", "latency", "size"]
 
@@ -196,6 +197,15 @@ def test_examples_are_drawn_by_their_front_end(front_end, example, kind):
     shown = examples.drawn(front_end, example)
     assert shown["kind"] == kind
     assert len(shown["image"]) < 40_000
+
+
+def test_a_vocabulary_is_not_on_the_page(made):
+    content, data, folder, _ = made
+    front_end = plain(Tokens(vocabulary=tuple(f"word{n}" for n in range(100_000))))
+    asked = content["experiment"] | {"data": {"type": "my.Words", "front_end": front_end}}
+    text = page.html(content | {"experiment": asked}, folder, data)
+    assert len(text.encode()) < 500_000
+    assert "word49&#34;" in text and "word50&#34;" not in text and "… and 99,950 more" in text
 
 
 def test_tokens_become_words_again():

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -22,12 +21,25 @@ from tfopt.page.looks import short
 from tfopt.page.promises import promises
 from tfopt.pareto import LATENCY_NOISE
 from tfopt.report import name_of
+from tfopt.spec import shortened
+from tfopt.templating import rendered, source
 
 _LOG = logging.getLogger(__name__)
 _SPELLED_OUT, _PICTURED = 20, 1000  # classes, for which the confusion matrix is a table, or is
 _EXAMPLES = 12
-_KERNELS = 100  # of a stage, so that the page stays small
 _LOOKED_AT = 10_000  # test examples, as they are read anew to be shown
+_FILTERS = {
+    "percent": lambda share: f"{share:.2%}" if numbers.number(share) else "–",
+    "commas": lambda count: f"{count:,.0f}" if numbers.number(count) else "–",
+    "short_type": lambda spec: str(spec.get("type", "")).split(".")[-1],
+    "short": short,
+    "against": numbers.against,
+    "name_of": name_of,
+    "interval": numbers.interval,
+    "integers": numbers.integers,
+    "operators": numbers.operators,
+    "zeros_of": numbers.zeros_of,
+}
 
 
 def write(content: dict, workdir: Path, splits: Splits, command: str = "") -> None:
@@ -43,47 +55,39 @@ def write(content: dict, workdir: Path, splits: Splits, command: str = "") -> No
 
 def html(content: dict, workdir: Path, splits: Splits, command: str = "") -> str:
     """Return the text of report.html, see `write`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfopt"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "percent": lambda share: f"{share:.2%}" if numbers.number(share) else "–",
-        "commas": lambda count: f"{count:,.0f}" if numbers.number(count) else "–",
-        "short_type": lambda spec: str(spec.get("type", "")).split(".")[-1],
+    values = {
+        "code": _code(),
+        "artifacts": _artifacts(content, workdir),
+        "promises": _tried("what was asked for", promises, content) or [],
+        "plots": _plots(content, workdir),
+        "answered": _tried("the answers", _answered, content, workdir),
+        "differing": _tried("the examples", _differing, content, workdir, splits),
+        "command": command,
+        "config": json.dumps(shortened(content["experiment"]), indent=2, ensure_ascii=False),
     }
-    source = jinja2.PackageLoader("tfopt").get_source
-    script, style = (source(environment, f"report.{kind}")[0] for kind in ("js", "css"))
+    return rendered("report.html.j2", _FILTERS, {**content, **values})
+
+
+def _code() -> dict[str, str]:
+    """Return the page's own script and style, and the hash by which it lets the script run."""
+    script, style = (source(f"report.{kind}") for kind in ("js", "css"))
     digest = hashlib.sha256(script.encode()).digest()
-    rows = content["rows"]
-    return environment.get_template("report.html.j2").render(
-        content,
-        script=Markup(script),
-        script_hash=base64.b64encode(digest).decode(),
-        style=Markup(style),
-        command=command,
-        config=json.dumps(content["experiment"], indent=2),
-        best=numbers.best(content),
-        baseline=numbers.float_row(rows),
-        interval=numbers.interval,
-        against=numbers.against,
-        name_of=name_of,
-        short=short,
-        most_kernels=_KERNELS,
-        keras_files={path.stem for path in (workdir / "artifacts").glob("*.keras")},
-        zeros_of=numbers.zeros_of,
-        probed=numbers.probed(content),
-        integers=numbers.integers,
-        operators=numbers.operators,
-        columns=columns(rows),
-        promises=_tried("what was asked for", promises, content) or [],
-        plots=_plots(content, workdir),
-        answered=_tried("the answers", _answered, content, workdir),
-        differing=_tried("the examples", _differing, content, workdir, splits),
-    )
+    return {
+        "script": Markup(script),
+        "script_hash": base64.b64encode(digest).decode(),
+        "style": Markup(style),
+    }
+
+
+def _artifacts(content: dict, workdir: Path) -> dict[str, Any]:
+    """Return the `columns` of the table of artifacts, and those of them that the page speaks of."""
+    return {
+        "columns": columns(content["rows"]),
+        "best": numbers.best(content),
+        "baseline": numbers.float_row(content["rows"]),
+        "probed": numbers.probed(content),
+        "keras_files": {path.stem for path in (workdir / "artifacts").glob("*.keras")},
+    }
 
 
 def _tried(what: str, make: Callable, *args: Any) -> Any:
