@@ -18,7 +18,7 @@ _GET_IT = (
     "build it by `bazel build -c opt tensorflow/lite/tools/benchmark:benchmark_model` in "
     "TensorFlow's sources"
 )
-_PROFILER = "LiteRT's profiler, in whole µs"
+PROFILER = "LiteRT's profiler, in whole µs"
 # Kinds of events: an operator of LiteRT, or one of a delegate that stands for it.
 _OF_OPERATORS = (2, 8)
 _WHOLE = (1, b"Invoke")
@@ -94,7 +94,7 @@ def by_litert(setting: Setting, runs: int) -> Operators:
         Operator(f"{index} {(tag or b'?').decode()}", micros / len(faster))
         for (_, index, _, tag), micros in spent.items()
     ]
-    return Operators(_PROFILER, sum(whole for whole, _ in faster) / len(faster), operators)
+    return Operators(PROFILER, sum(whole for whole, _ in faster) / len(faster), operators)
 
 
 def _by_run(events: list) -> Iterator[tuple[int, list]]:

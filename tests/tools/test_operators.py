@@ -8,6 +8,7 @@ from tests.answered import answered
 from tfopt import operators, profiler
 from tfopt.benchmark import CannotRunError, Setting
 from tfopt.errors import ConfigError
+from tfopt.tools import benchmark as tool_of
 from tfopt.tools.benchmark import main
 
 # In the form of TensorFlow's README of its tool, with figures of a detector on a small board.
@@ -123,6 +124,17 @@ def test_the_table_ends_with_what_is_no_operator(files, tmp_path, capsys):
     assert main([str(files / "small.tflite"), *arguments]) == 0
     text = capsys.readouterr().out
     assert "small.tflite, threads: 1, with XNNPACK, by benchmark_model" in text
+    assert "Its operators take 27% of the profiled time.\n" in text
     lines = [line.split() for line in text.splitlines()[-5:]]
     assert lines[0][-2:] == ["6,107.0", "11.1%"] and lines[2][-2:] == ["4,269.0", "7.8%"]
     assert lines[3][-2:] == ["40,367.2", "73.3%"] and lines[4][-2:] == ["55,043.2", "100.0%"]
+
+
+def test_what_the_profiler_rounds_down_is_said_where_it_is_most():
+    found = {"file": "a", "threads": 1, "xnnpack": True, "source": operators.PROFILER}
+    found |= {"inference_us": 10.0, "operators": [{"name": "0 CONV_2D", "mean_us": 4.0}]}
+    text = tool_of._operators(found)
+    assert "take 40% of the profiled time: LiteRT's profiler rounds each down to whole µs" in text
+    assert "40.0%" in text and "of the profiled time\n" in text
+    found["operators"][0]["mean_us"] = 6.0
+    assert "rounds" not in tool_of._operators(found)

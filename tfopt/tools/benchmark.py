@@ -11,7 +11,7 @@ from tfopt.opened import check_is_one
 from tfopt.tables import table
 
 _HEADS = ("file", "threads", "XNNPACK", "median µs", "p90 µs", "p99 µs", "of the first (rounds)")
-_OPERATORS = ("operator", "mean µs", "share")
+_OPERATORS = ("operator", "mean µs", "of the profiled time")
 _SHOWN = 20
 _COLD = ("file", "XNNPACK", "bytes", "load µs", "first inference µs", "memory, MB")
 
@@ -154,15 +154,28 @@ def _text(found: dict) -> str:
 def _operators(found: dict) -> str:
     """Return the operators of a file that take most, and the rest of an inference."""
     whole = found["inference_us"]
+    known = sum(operator["mean_us"] for operator in found["operators"])
     each = sorted(((o["mean_us"], o["name"]) for o in found["operators"]), reverse=True)
     rest = each[_SHOWN:]
     lines = [
         *((name, micros) for micros, name in each[:_SHOWN]),
         *([(f"{len(rest)} others", sum(micros for micros, _ in rest))] if rest else []),
-        ("between and around them", max(whole - sum(micros for micros, _ in each), 0)),
+        ("between and around them", max(whole - known, 0)),
         ("an inference, while it is profiled", whole),
     ]
     cells = [(name, f"{micros:,.1f}", f"{micros / whole:.1%}") for name, micros in lines]
     xnnpack = "with" if found["xnnpack"] else "without"
     head = f"{found['file']}, threads: {found['threads']}, {xnnpack} XNNPACK, by {found['source']}"
-    return f"{head}\n\n{table(cells, _OPERATORS)}"
+    told = [f"Its operators take {known / whole:.0%} of the profiled time{_why(found['source'])}"]
+    return "\n\n".join([head, *(told if 2 * known < whole else []), table(cells, _OPERATORS)])
+
+
+def _why(source: str) -> str:
+    from tfopt.operators import PROFILER
+
+    if source != PROFILER:
+        return "."
+    return (
+        ": LiteRT's profiler rounds each down to whole µs; TensorFlow's tool, by "
+        "--benchmark_model=PATH, counts finer."
+    )
