@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.described import description
 from tfopt import export, metadata
 from tfopt.compat import keras
 from tfopt.config_file import load_config
@@ -59,20 +60,14 @@ def test_a_client_of_thirty_lines_says_what_tfopt_predict_does(tmp_path, variant
     PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
     normalisation = Normalisation(mean=(8.0,), std=(5.0,))
     examples = normalisation(np.float32(pixels[None, ..., None]) * 16 / 255)
-    description = metadata.Description(
-        config="net",
-        config_hash="0123456789ab",
-        stage="train",
+    said = description(
         variant=variant.name,
-        accuracy=0.5,
-        examples=8,
         shape=(8, 8, 1),
-        class_names=("a", "b", "c"),
         normalisation=normalisation,
         front_end=Image(peak=16),
     )
     path = tmp_path / "a.tflite"
-    path.write_bytes(metadata.attached(variant.convert(model, examples), description))
+    path.write_bytes(metadata.attached(variant.convert(model, examples), said))
     command = [sys.executable, "ask.py", path, "a.png"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     (expected,) = predicted(path, [str(tmp_path / "a.png")], 3)

@@ -92,6 +92,15 @@ def standard(content: bytes) -> dict | None:
         return None if found is None else decoded(found)
 
 
+def attached_bytes(content: bytes) -> int:
+    """Return what the files behind the model in the .tflite `content` take, their names included.
+
+    Raises ValueError of one sentence where they are damaged.
+    """
+    with _damage_in_one_sentence():
+        return len(content) - len(parted(content)[0])
+
+
 def sizes(content: bytes) -> dict[str, int]:
     """Return the bytes of the files that are attached to the .tflite `content`, of any origin.
 

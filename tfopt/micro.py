@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.flatgraph import Graph, Operator, Tensor
+from tfopt.flatgraph import Graph, Kernel, Operator, Tensor
 from tfopt.limits import Budget
+from tfopt.metadata import attached_bytes
 
 # Those that MicroMutableOpResolver can add (tflite-micro, micro_mutable_op_resolver.h).
 OPERATORS = frozenset(
@@ -75,14 +76,16 @@ class Plan:
 class Fit:
     """What a file takes of a microcontroller.
 
-    `flash` are its bytes, `arena` the plan of its activations, None where there is none;
-    `refused` says why it can't run there, `largest` which layer has the kernel of most bytes.
+    `flash` are its bytes, of which `attached` those of the files behind the model; `arena` is the
+    plan of its activations, None where there is none; `refused` says why it can't run there,
+    `largest` is the kernel of most bytes.
     """
 
     flash: int
     arena: Plan | None
     refused: list[str]
-    largest: str
+    largest: Kernel | None
+    attached: int = 0
 
     @property
     def arena_bytes(self) -> int | None:
@@ -95,7 +98,12 @@ class Fit:
 
     def _flash_missed(self, limit: int) -> Iterator[str]:
         if limit and self.flash > limit:
-            which = f"; the largest kernel is that of {self.largest!r}" if self.largest else ""
+            which = f"; the largest kernel is that of {self.largest.name!r}" if self.largest else ""
+            if self.attached > (self.largest.bytes if self.largest else 0):
+                which = (
+                    f"; {self.attached:,} are attached files, the names of classes and the words "
+                    "of a vocabulary, have fewer or shorter ones"
+                )
             yield f"flash: {self.flash - limit:,} bytes more than {limit:,}{which}."
 
     def _arena_missed(self, limit: int) -> Iterator[str]:
@@ -111,14 +119,17 @@ class Fit:
 
 
 def fit(content: bytes, graph: Graph) -> Fit:
-    """Return what the .tflite `content`, read as `graph`, takes of a microcontroller."""
+    """Return what the .tflite `content`, read as `graph`, takes of a microcontroller.
+
+    Raises ValueError of one sentence where its kernels or attached files are damaged.
+    """
     refused = refusals(graph)
-    largest = max(graph.kernels(), key=lambda kernel: kernel.bytes, default=None)
     return Fit(
         flash=len(content),
         arena=None if refused else plan(graph),
         refused=refused,
-        largest=largest.name if largest else "",
+        largest=max(graph.kernels(), key=lambda kernel: kernel.bytes, default=None),
+        attached=attached_bytes(content),
     )
 
 

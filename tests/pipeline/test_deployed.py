@@ -87,9 +87,6 @@ def test_what_was_trained_for_int8_is_near_the_int8_file(tiny_run, examples, alo
         kind: np.linalg.norm(alone[f"quantize_{kind}"] - expected) / np.linalg.norm(expected)
         for kind in ("saved_model", "keras")
     }
-    print(
-        off, [np.mean(alone[f"quantize_{kind}"].argmax(-1) == expected.argmax(-1)) for kind in off]
-    )
     # The SavedModel rounds as the file does; the Keras file is the same without the roundings.
     assert off["saved_model"] < 0.01 and off["keras"] < 0.05
     for kind in off:
@@ -97,7 +94,7 @@ def test_what_was_trained_for_int8_is_near_the_int8_file(tiny_run, examples, alo
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
-def test_the_c_array_of_the_run_is_its_file_to_the_bit(tiny_run, examples, tmp_path):
+def test_the_c_array_of_the_run_is_its_file_to_the_bit(tiny_run, tmp_path):
     artifacts = tiny_run[1] / "artifacts"
     library = tmp_path / "model.so"
     command = ["gcc", "-Wall", "-Werror", "-shared", "-fPIC", artifacts / "quantize_int8.c"]
@@ -105,9 +102,7 @@ def test_the_c_array_of_the_run_is_its_file_to_the_bit(tiny_run, examples, tmp_p
     loaded = ctypes.CDLL(str(library))
     size = ctypes.c_uint.in_dll(loaded, "quantize_int8_len").value
     compiled = bytes((ctypes.c_ubyte * size).in_dll(loaded, "quantize_int8"))
-    content = (artifacts / "quantize_int8.tflite").read_bytes()
-    assert compiled == content
-    assert np.array_equal(lite(compiled, examples), lite(content, examples))
+    assert compiled == (artifacts / "quantize_int8.tflite").read_bytes()
     assert [path.name for path in sorted(artifacts.glob("*.[ch]"))] == [
         "quantize_int8.c",
         "quantize_int8.h",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import wave
 from collections import Counter
@@ -9,6 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.described import description
 from tests.tools import damage
 from tests.tools.damage import damaged
 from tfopt import export, isolated, metadata
@@ -33,21 +35,15 @@ def files(tmp_path_factory):
     examples = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
     path = tmp_path_factory.mktemp("examples") / "example.npy"
     np.save(path, examples[0])
-    described = []
-    for variant in (export.Int8(), export.Float32(), export.Int8(sparse=True)):
-        description = metadata.Description(
-            config="net",
-            config_hash="0123456789ab",
-            stage="train",
-            variant=variant.name,
-            accuracy=0.5,
-            examples=8,
-            shape=(8, 8, 1),
-            class_names=("a", "b", "c"),
-            front_end=Image(),
+    variants = export.Int8(), export.Float32(), export.Int8(sparse=True)
+    contents = [
+        metadata.attached(
+            variant.convert(model, examples),
+            description(variant=variant.name, shape=(8, 8, 1), front_end=Image()),
         )
-        described.append(metadata.attached(variant.convert(model, examples), description))
-    return described, str(path)
+        for variant in variants
+    ]
+    return contents, str(path)
 
 
 def outcome(child, ask, text, path, *arguments):
@@ -57,28 +53,36 @@ def outcome(child, ask, text, path, *arguments):
     except (ConfigError, RunError) as error:
         said = str(error)
         assert said.endswith(".") and not set(said) & set("\n\r")
-        return "ended" if "crashed" in said or "takes over" in said else "refused"
+        ended = re.search(r"crashed \(.*?\)|takes over \d+ seconds", said)
+        return ended[0] if ended else "refused"
     assert json.dumps(found) and text(found)
     return "answered"
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
-def test_a_damaged_file_is_an_answer_or_one_sentence(files, tmp_path, count):
+# One in 2,000: LiteRT crashes on file 2, the sparse one, for one wrong byte.
+KNOWN = Counter({("predict", "crashed (-11)", 2): 1})
+
+
+@pytest.mark.parametrize(
+    ("count", "known"),
+    [(100, Counter()), pytest.param(2000, KNOWN, marks=pytest.mark.slow)],
+)
+def test_a_damaged_file_is_an_answer_or_one_sentence(files, tmp_path, count, known):
     contents, example = files
     asked = {
         "inspect": (inspect.inspected, inspect._text, tmp_path / "damaged.tflite"),
         "predict": (predict.predicted, predict._text, tmp_path / "damaged.tflite", [example], 3),
     }
-    found = {tool: Counter() for tool in asked}
+    found: Counter = Counter()
     with Child(seconds=30) as child:
         for seed in range(count):
             (tmp_path / "damaged.tflite").write_bytes(damaged(contents[seed % 3], seed))
             for tool, arguments in asked.items():
-                found[tool][outcome(child, *arguments)] += 1
-    print(found)
-    for outcomes in found.values():
-        assert outcomes["answered"] > count / 10 and outcomes["refused"] > count / 10
-        assert outcomes["ended"] < count / 100
+                found[tool, outcome(child, *arguments), seed % 3] += 1
+    for tool in asked:
+        for became in ("answered", "refused"):
+            assert sum(found.pop((tool, became, each), 0) for each in range(3)) > count / 10
+    assert found <= known
 
 
 def test_what_a_file_does_to_the_child_is_one_sentence(tmp_path):

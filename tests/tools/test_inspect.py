@@ -8,6 +8,7 @@ import flatbuffers
 import numpy as np
 import pytest
 
+from tests.described import description
 from tfopt import export, flatbuffer, flatgraph, metadata
 from tfopt.attachment import attach
 from tfopt.compat import keras, tflite_schema
@@ -95,19 +96,14 @@ def test_long_names_and_scales_of_channels_are_shortened_in_the_text():
 
 
 def test_what_the_file_says_of_itself(file, tmp_path, capsys):
-    description = metadata.Description(
-        config="words",
-        config_hash="0123456789ab",
-        stage="train",
-        variant="int8",
+    said = description(
         accuracy=0.75,
-        examples=8,
         shape=(6,),
         class_names=("good\nnews", *map(str, range(11))),
         front_end=Tokens(vocabulary=("a", "b")),
     )
     described = tmp_path / "described.tflite"
-    described.write_bytes(metadata.attached(file.read_bytes(), description))
+    described.write_bytes(metadata.attached(file.read_bytes(), said))
     assert inspect.main([str(described), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["tfopt"]["accuracy"] == 0.75 and found["tfopt"]["config_hash"] == "0123456789ab"
@@ -118,8 +114,7 @@ def test_what_the_file_says_of_itself(file, tmp_path, capsys):
     assert inspect.main([str(described)]) == 0
     out = capsys.readouterr().out
     assert found["files"] == [
-        {"name": name, "bytes": len(text.encode())}
-        for name, text in metadata._files(description).items()
+        {"name": name, "bytes": len(text.encode())} for name, text in metadata._files(said).items()
     ]
     assert "'good\\nnews', '0'" in out and "and 2 more, all in --json" in out
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in out.splitlines() if "  " in line)

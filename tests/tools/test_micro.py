@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from tests.answered import answered
-from tfopt import export
+from tests.described import description
+from tfopt import export, metadata
 from tfopt.compat import keras
+from tfopt.data import Tokens
 from tfopt.errors import ConfigError
 from tfopt.tools.micro import main
 
@@ -38,6 +40,25 @@ def test_a_missed_budget_says_by_how_much_and_what_to_shrink(file, capsys):
     assert f"flash: {file.stat().st_size - 2000:,} bytes more than 2,000" in text
     assert "the largest kernel is that of 'wide'" in text
     assert "arena: 6 bytes more than 90; most are alive at 'FULLY_CONNECTED wide'" in text
+
+
+def test_words_that_take_more_than_the_kernels_are_what_to_shrink(file, tmp_path, capsys):
+    path, content = tmp_path / "words.tflite", file.read_bytes()
+    said = description(
+        shape=(64,), front_end=Tokens(vocabulary=tuple(f"word{n}" for n in range(1000)))
+    )
+    path.write_bytes(metadata.attached(content, said))
+    assert main([str(path), "--flash=2000", f"--c={tmp_path}"]) == 1
+    text = capsys.readouterr().out
+    attached = path.stat().st_size - path.read_bytes().index(b"PK\3\4")
+    assert attached > 8000 and f"of them attached files, bytes  {attached:,}".split() == next(
+        line.split() for line in text.splitlines() if "of them" in line
+    )
+    assert f"bytes more than 2,000; {attached:,} are attached files, the names of" in text
+    assert f"_len = {path.stat().st_size};" in (tmp_path / "words_tflite.c").read_text()
+    path.write_bytes(path.read_bytes().replace(b"word500", b"wird500"))
+    with pytest.raises(ConfigError, match=r"can't read .*words.tflite: its metadata are damaged"):
+        main([str(path)])
 
 
 def test_sizes_in_other_words(file, capsys):

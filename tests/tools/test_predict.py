@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from tests.answered import answered
+from tests.described import description
 from tfopt import export, metadata
 from tfopt.compat import keras, tf
 from tfopt.data import Image, LogMel, Normalisation, Tokens, Waveform
@@ -35,17 +36,8 @@ def made(shape):
 def described(content, shape, front_end, names=NAMES):
     return metadata.attached(
         content,
-        metadata.Description(
-            config="net",
-            config_hash="0123456789ab",
-            stage="train",
-            variant="float32",
-            accuracy=0.5,
-            examples=8,
-            shape=shape,
-            class_names=names,
-            normalisation=NORMALISATION,
-            front_end=front_end,
+        description(
+            shape=shape, class_names=names, normalisation=NORMALISATION, front_end=front_end
         ),
     )
 

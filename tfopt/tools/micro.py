@@ -29,11 +29,12 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     # Deferred, so that help is answered at once.
     from tfopt import micro
-    from tfopt.opened import opened
+    from tfopt.opened import opened, readable
 
     budget = Budget(flash=_size("flash", args.flash), arena=_size("arena", args.arena))
     content, graph = opened(args.file)
-    fit = micro.fit(content, graph)
+    with readable(args.file):
+        fit = micro.fit(content, graph)
     found = {"file": str(args.file), **asdict(fit), "missed": fit.missed(budget)}
     del found["largest"]
     if args.c:
@@ -72,6 +73,8 @@ def _written(folder: Path, file: Path, content: bytes) -> list[str]:
 def _text(found: dict) -> str:
     plan = found["arena"]
     rows = [("flash, bytes", f"{found['flash']:,}")]
+    if found["attached"]:
+        rows.append(("of them attached files, bytes", f"{found['attached']:,}"))
     if plan:
         rows += [
             ("arena of activations, bytes", f"{plan['bytes']:,}"),
