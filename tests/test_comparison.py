@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from tfopt.answers import Answers
 from tfopt.comparison import compared
+from tfopt.tools.compare import _text
 
 NAMES = ("cat", "dog", "owl")
 
@@ -50,6 +52,11 @@ def test_numbers_that_are_none_are_wrong_and_come_first():
     found = compared([broken, logits([0, 0])], np.array([0, 0]), NAMES)
     assert found["not_finite"] == [1, 0] and found["accuracy"][0][0] == 0.5
     assert found["furthest"][0]["index"] == 1
+    assert Answers(broken, np.array([0, 0])).accuracy == 0.5
+    assert Answers(broken, np.array([0, 1])).accuracy == 0.5
+    text = _text({"files": ["a.tflite", "b.tflite"], "split": "test", **found})
+    assert "a: of 1 its numbers aren't finite, which counts as wrong." in text
+    assert "b: of" not in text
 
 
 def test_rounded_probabilities_of_many_classes_are_not_taken_for_logits():

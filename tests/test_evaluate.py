@@ -137,7 +137,7 @@ def test_zero_is_what_dequantizes_to_zero():
         axis=0,
         values=np.uint8([[3, 3, 0], [0, 3, 5]]),
     )
-    kernel = flatbuffer._kernel("layer", "FULLY_CONNECTED", tensor, 0)
+    kernel = flatgraph._kernel("layer", "FULLY_CONNECTED", tensor, 0)
     assert (kernel.zeros, kernel.codes, kernel.codes_total) == (3, 3, 3)
 
 

@@ -22,8 +22,9 @@ class Answers:
 
     @property
     def accuracy(self) -> float:
-        """The share of examples whose highest logit is the label's."""
-        return float(np.mean(self.logits.argmax(-1) == self.labels))
+        """The share of examples whose highest logit is the label's; NaN is no logit."""
+        right = self.logits.argmax(-1) == self.labels
+        return float(np.mean(right & np.isfinite(self.logits).all(-1)))
 
     def write(self, folder: Path, who: str) -> None:
         """Write them to the `folder` of a stage as those of `who`: a variant, or KERAS."""

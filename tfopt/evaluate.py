@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfopt import facts, flatbuffer, flatgraph, micro
+from tfopt.answers import Answers
 from tfopt.benchmark import timed
 from tfopt.compat import keras, tf
 from tfopt.debugger import Noise, debug, layer_errors
@@ -145,8 +146,7 @@ def measure(
     whether the variant can keep layers float.
     """
     expected, labels = reference
-    classes, expected_classes = outputs.argmax(-1), expected.argmax(-1)
-    same = (classes == expected_classes) & np.isfinite(outputs).all(-1)
+    same = (outputs.argmax(-1) == expected.argmax(-1)) & np.isfinite(outputs).all(-1)
     if not agrees(float(same.mean()), len(same), min_agreement):
         raise ArtifactError(
             f"artifact {artifact.name!r}: expected agreement with the Keras model of at least "
@@ -165,8 +165,8 @@ def measure(
         stage=artifact.stage,
         variant=artifact.variant,
         examples=len(same),
-        accuracy=float(np.mean(classes == labels)),
-        keras_accuracy=float(np.mean(expected_classes == labels)),
+        accuracy=Answers(outputs, labels).accuracy,
+        keras_accuracy=Answers(expected, labels).accuracy,
         chance=float(np.bincount(labels).max() / len(labels)),
         agreement=float(same.mean()),
         max_logit_difference=float(np.abs(outputs - expected).max()),
@@ -217,11 +217,11 @@ def agrees(agreement: float, examples: int, least: float) -> bool:
 
 def log_accuracy(model: "keras.Model", validation: Any) -> None:
     """Log what a `model` that comes from a file has on the validation split, untrained."""
-    outputs, labels = logits(model, validation)
+    found = Answers(*logits(model, validation))
     _LOG.info(
         "config.model: the loaded model has %.1f%% on the validation split; if that is less than "
         "you know it has, it was trained on inputs of another scale: set data.mean and data.std.",
-        100 * np.mean(outputs.argmax(-1) == labels),
+        100 * found.accuracy,
     )
 
 

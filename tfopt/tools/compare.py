@@ -109,6 +109,11 @@ def _text(found: dict) -> str:
         (f"{each['index']:,}", each["label"], *each["named"], f"{each['distance']:.3f}")
         for each in found["furthest"]
     ]
+    broken = [
+        f"{name}: of {count:,} its numbers aren't finite, which counts as wrong."
+        for name, count in zip(names, found["not_finite"], strict=True)
+        if count
+    ]
     better = names[int(found["only_right"][1] > found["only_right"][0])]
     sure = found["p_value"] < _SURE
     return "\n\n".join(
@@ -116,6 +121,7 @@ def _text(found: dict) -> str:
             f"{found['examples']:,} examples of the {found['split']} split; the same class on "
             f"{found['agreement']:.2%}",
             table(accuracy, ("file", "accuracy", "95% interval", "right alone")),
+            *broken,
             f"McNemar's test: p = {found['p_value']:.3g}; "
             + (f"{better} is better." if sure else "that may well be luck."),
             table(classes, ("class", "examples", *names)),
