@@ -33,8 +33,10 @@ def records(content):
 
 def written(workdir):
     """Return what W&B has put into its files, a process after another: runs, points, summary."""
+    import wandb
     from wandb.proto.wandb_internal_pb2 import Record
 
+    wandb.teardown()  # whose service may still be writing
     runs, points, summary = [], [], {}
     for path in sorted(workdir.glob("wandb/offline-run-*/*.wandb")):
         for record in map(Record.FromString, records(path.read_bytes())):
