@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.page.table import artifacts
+from tfopt.benchmark import Setting, side_by_side
 from tfopt.compat import litert
 from tfopt.data import Digits
 from tfopt.opened import opened
@@ -68,3 +69,13 @@ def test_it_is_whole(tiny_run):
     for address in re.findall(r'href="(artifacts/[^"]+)"', text):
         assert (tiny_run[1] / address).exists()
     assert "http:" not in text and "https:" not in text
+
+
+def test_it_says_of_their_latency_what_benchmark_says(tiny_run, shown):
+    names = ["train_float32", "quantize_int8"]
+    settings = [Setting(tiny_run[1] / "artifacts" / f"{name}.tflite") for name in names]
+    found = [float(np.median(each)) for each in side_by_side(settings, runs=500, rounds=5)]
+    said = [float(shown[name]["median µs"].replace(",", "")) for name in names]
+    # Of µs, on a machine that others have as well.
+    for one, other in zip(said, found, strict=True):
+        assert other / 3 < one < other * 3
