@@ -58,7 +58,7 @@ FLAGS = [
     ("--config.stages=3", "as in --config.stages[0].FIELD=VALUE"),
     (
         "--config.epochs=3",
-        "config has no field 'epochs'; it has: batch_size, cluster_timeout,",
+        "config has no field 'epochs'; it has: batch_size, budget,",
     ),
     ("--wrkdir=x", "there is no flag --wrkdir; did you mean 'workdir'?"),
     ("--workdir", "Missing value for flag --workdir"),
