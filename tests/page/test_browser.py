@@ -82,6 +82,8 @@ def test_it_opens(browser, address, width, scheme):
     assert asked == [address]
     table, box = opened.evaluate(TABLE)
     assert table <= box or width == 400
+    mistakes = opened.locator("table", has_text="was named")
+    assert all(head.bounding_box()["width"] > 20 for head in mistakes.locator("th").all())
 
     def names():
         return opened.locator("table.sortable tbody a").all_inner_texts()
