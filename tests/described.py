@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfopt.metadata import Description
+from tfopt.tflite.metadata import Description
 
 
 def description(**fields: Any) -> Description:

@@ -3,12 +3,13 @@ import re
 import numpy as np
 import pytest
 
-from tfopt import debugger, flatbuffer
+from tfopt import debugger
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
 from tfopt.debugger import debug
 from tfopt.export import Artifact, DynamicRange, EdgeQuantized, Int8, MinMax
 from tfopt.stages import Equalize, Float, Quantize
+from tfopt.tflite import flatbuffer
 
 EXAMPLES = np.random.default_rng(0).standard_normal((64, 8, 8, 3)).astype(np.float32)
 SAMPLES = tf.data.Dataset.from_tensors((EXAMPLES, np.zeros(64, np.int32)))

@@ -5,9 +5,10 @@ import flatbuffers
 import numpy as np
 import pytest
 
-from tfopt import evaluate, export, flatbuffer, flatgraph
+from tfopt import evaluate, export
 from tfopt.compat import keras, litert, tf, tflite_schema
 from tfopt.stages import Quantize
+from tfopt.tflite import flatbuffer, flatgraph
 
 SHAPE = (8, 8, 2)
 RNG = np.random.default_rng(0)

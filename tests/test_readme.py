@@ -10,12 +10,13 @@ import PIL.Image
 import pytest
 
 from tests.described import description
-from tfopt import export, metadata
+from tfopt import export
 from tfopt.compat import keras
 from tfopt.config_file import load_config
 from tfopt.data import Image, Normalisation
 from tfopt.pipeline import run
 from tfopt.testing import check_data, check_model, check_stage
+from tfopt.tflite import metadata
 from tfopt.tools.predict import predicted
 
 ASK = "# ask.py"

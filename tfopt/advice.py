@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfopt import flatgraph
+from tfopt.tflite import flatgraph
 
 # How far the greatest channel is above the median one, and an outlier above 99.9% of the rest.
 _UNEQUAL, _FAR_OUT = 8.0, 4.0

@@ -4,11 +4,12 @@ import logging
 import math
 from pathlib import Path
 
-from tfopt import flatbuffer, micro, pareto
-from tfopt.c_array import remove_c_array, write_c_array
+from tfopt import pareto
 from tfopt.errors import RunError
 from tfopt.limits import Budget
 from tfopt.report import name_of
+from tfopt.tflite import flatbuffer, micro
+from tfopt.tflite.c_array import remove_c_array, write_c_array
 
 _LOG = logging.getLogger(__name__)
 # What of a row a limit is of.

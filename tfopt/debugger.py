@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import flatbuffer, flatgraph
 from tfopt.advice import Output, advise, is_unequal, to_equalize
 from tfopt.compat import keras, litert, tf
 from tfopt.export import Artifact
@@ -13,6 +12,7 @@ from tfopt.export.inputs import by_name
 from tfopt.facts import activation_bits, kernel_variables
 from tfopt.graph import computed, consumers, operator
 from tfopt.runner import Runner
+from tfopt.tflite import flatbuffer, flatgraph
 
 # In dB: noise of a tenth of the signal. A layer that is well in 8 bit has 30 to 45.
 _ENOUGH, MOST_DB = 20.0, 120.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt import facts, flatbuffer, flatgraph, micro
+from tfopt import facts
 from tfopt.answers import Answers
 from tfopt.benchmark import timed
 from tfopt.compat import keras, tf
@@ -17,6 +17,7 @@ from tfopt.debugger import Noise, debug, layer_errors
 from tfopt.export import Artifact
 from tfopt.export.inputs import Examples, by_name, first
 from tfopt.runner import ArtifactError, Runner
+from tfopt.tflite import flatbuffer, flatgraph, micro
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP, _RUNS = 20, 200

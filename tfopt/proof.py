@@ -12,13 +12,13 @@ import numpy as np
 
 from tfopt import answers, evaluate, export, report
 from tfopt.answers import Answers
-from tfopt.c_array import remove_c_array
 from tfopt.checkpoint import load_model, write_atomically
 from tfopt.config import Experiment
 from tfopt.export import saved
-from tfopt.metadata import Description, attached
 from tfopt.spec import plain
 from tfopt.stages import Stage
+from tfopt.tflite.c_array import remove_c_array
+from tfopt.tflite.metadata import Description, attached
 from tfopt.workdir import config_hash
 
 _LOG = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfopt.data.front_end import Image, LogMel, Tokens, Waveform
 from tfopt.errors import ConfigError
-from tfopt.metadata import Description
+from tfopt.tflite.metadata import Description
 
 _AS_THEY_ARE = ("L", "LA", "RGB", "RGBA")
 

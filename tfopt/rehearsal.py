@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfopt import evaluate, export, metadata
+from tfopt import evaluate, export
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment
@@ -13,6 +13,7 @@ from tfopt.graph import index_inputs, rebuilt
 from tfopt.models.saved import is_softmax
 from tfopt.stages import Stage, distill
 from tfopt.stages.hold import check_held
+from tfopt.tflite import metadata
 
 
 def rehearse(experiment: Experiment, splits: Any) -> None:

@@ -15,6 +15,7 @@ from tfopt.checkpoint import write_atomically
 from tfopt.compat import tf
 from tfopt.debugger import MOST_DB
 from tfopt.evaluate import NO_SMALLER, NOTHING_LEFT, REFERENCE_KERNELS
+from tfopt.spec import shortened
 from tfopt.templating import rendered
 
 _PACKAGES = (
@@ -151,7 +152,7 @@ def markdown(content: dict) -> str:
     values = {
         "columns": _COLUMNS,
         "table": [_cells(row) for row in content["rows"]],
-        "asked": json.dumps(content["experiment"], indent=2),
+        "asked": json.dumps(shortened(content["experiment"]), indent=2),
         "most_db": MOST_DB,
         "reference_kernels": REFERENCE_KERNELS,
         "nothing_left": NOTHING_LEFT,

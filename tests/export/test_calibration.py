@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from tfopt import flatbuffer
 from tfopt.compat import keras
 from tfopt.export import MSE, Float32, Int8, MinMax, Percentile
 from tfopt.export.calibration import Histogram, ranges
+from tfopt.tflite import flatbuffer
 
 RNG = np.random.default_rng(0)
 

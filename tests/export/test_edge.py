@@ -3,13 +3,14 @@ import importlib.util
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer
+from tfopt import export
 from tfopt.compat import keras
 from tfopt.config import Experiment
 from tfopt.errors import ConfigError
 from tfopt.export import GPTQ, MSE, Dynamic, EdgeQuantized, MinMax, Octav, Static, WeightOnly
 from tfopt.runner import Runner
 from tfopt.stages import Stage
+from tfopt.tflite import flatbuffer
 
 EXAMPLES = np.random.default_rng(0).standard_normal((32, 8, 8, 2)).astype(np.float32)
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer
+from tfopt import export
 from tfopt.compat import keras, tf
 from tfopt.errors import ConfigError
 from tfopt.runner import Runner
 from tfopt.stages import Quantize
+from tfopt.tflite import flatbuffer
 
 L = keras.layers
 EXAMPLES = np.random.default_rng(0).normal(size=(8, 3, 5, 4)).astype(np.float32)

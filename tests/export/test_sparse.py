@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer, micro
+from tfopt import export
 from tfopt.compat import keras, tf, tflite_schema
-from tfopt.densify import densified
 from tfopt.errors import ConfigError
 from tfopt.runner import Runner
 from tfopt.spec import check_tree
 from tfopt.stages import Quantize
+from tfopt.tflite import flatbuffer, micro
+from tfopt.tflite.densify import densified
 
 EXAMPLES = np.random.default_rng(0).standard_normal((16, 6, 6, 32)).astype(np.float32)
 

@@ -7,12 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer, preemption
+from tfopt import export, preemption
 from tfopt.compat import keras, litert, tf, tflite_convert
 from tfopt.errors import ConfigError
 from tfopt.export.converter import converted
 from tfopt.runner import Runner
 from tfopt.stages import Quantize
+from tfopt.tflite import flatbuffer
 
 SHAPE = (8, 8, 2)
 EXAMPLES = np.random.default_rng(0).standard_normal((32, *SHAPE)).astype(np.float32)

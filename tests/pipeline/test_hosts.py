@@ -12,7 +12,7 @@ import pytest
 
 from tests.pipeline.conftest import FLAGS
 from tests.pipeline.test_resume import weights
-from tfopt import flatbuffer
+from tfopt.tflite import flatbuffer
 from tfopt.tools.launch import environment, free_ports
 
 SCRIPT = Path(__file__).parent / "hosts.py"

@@ -10,7 +10,7 @@ from tests.page.table import artifacts
 from tfopt.benchmark import Setting, side_by_side
 from tfopt.compat import litert
 from tfopt.data import Digits
-from tfopt.opened import opened
+from tfopt.tflite.opened import opened
 from tfopt.tools.inspect import inspect
 
 

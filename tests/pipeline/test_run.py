@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.answered import answered
 from tests.loggers import read
 from tests.pipeline.conftest import TINY
-from tfopt import answers, metadata, pipeline, proof
+from tfopt import answers, pipeline, proof
 from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
 from tfopt.data import Image, Spec
@@ -19,6 +19,7 @@ from tfopt.errors import ConfigError, RunError
 from tfopt.export import Float16
 from tfopt.models import Saved
 from tfopt.stages import Cluster, CorrectBias, Equalize, OneShotPrune, Prune, Stage, Teacher
+from tfopt.tflite import metadata
 from tfopt.workdir import config_hash
 
 STAGES = ("train", "prune", "quantize")

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from tfopt import flatbuffer
 from tfopt.compat import keras, tf
 from tfopt.export import EdgeQuantized, Int8, MinMax
 from tfopt.stages import CorrectBias
 from tfopt.stages.bias import rounded
 from tfopt.testing import check_stage
+from tfopt.tflite import flatbuffer
 
 RNG = np.random.default_rng(0)
 EXAMPLES = RNG.uniform(0, 1, (64, 8, 8, 3)).astype(np.float32)

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer
+from tfopt import export
 from tfopt.compat import keras, tf
 from tfopt.errors import ConfigError, RunError
 from tfopt.facts import measure
 from tfopt.stages import AtOnce, Cluster, Last, Linear, Prune, Quantize, Teacher
 from tfopt.stages.hold import check_held
 from tfopt.testing import check_stage
+from tfopt.tflite import flatbuffer
 
 IMAGES = np.random.default_rng(0).normal(2, 3, size=(16, 8, 8, 1)).astype(np.float32)
 SAMPLES = tf.data.Dataset.from_tensors((IMAGES, np.zeros(16)))

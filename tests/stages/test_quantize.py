@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from tfopt import flatbuffer
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras, tf
 from tfopt.errors import ConfigError
@@ -14,6 +13,7 @@ from tfopt.runner import Runner
 from tfopt.stages import AtOnce, Bits, Float, Prune, Quantize
 from tfopt.stages.hold import hold
 from tfopt.testing import check_stage
+from tfopt.tflite import flatbuffer
 
 L = keras.layers
 RNG = np.random.default_rng(0)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from tfopt import flatbuffer
 from tfopt.checkpoint import reloaded
 from tfopt.compat import keras
 from tfopt.data import Normalisation, from_arrays
@@ -12,6 +11,7 @@ from tfopt.export import Artifact, Int8
 from tfopt.rounding import left_float
 from tfopt.stages import Quantize
 from tfopt.stages.train import Place, train
+from tfopt.tflite import flatbuffer
 
 APPLICATIONS = {
     "MobileNetV3Small": {"alpha": 0.35},

@@ -13,11 +13,12 @@ import pytest
 from tests.described import description
 from tests.tools import damage
 from tests.tools.damage import damaged
-from tfopt import export, isolated, metadata
+from tfopt import export, isolated
 from tfopt.compat import keras
 from tfopt.data import Image
 from tfopt.errors import ConfigError, RunError
 from tfopt.isolated import Child
+from tfopt.tflite import metadata
 from tfopt.tools import inspect, predict
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from tests.described import description
-from tfopt import export, flatbuffer, flatgraph, metadata
-from tfopt.attachment import attach
+from tfopt import export
 from tfopt.compat import keras, tflite_schema
 from tfopt.data import Tokens
 from tfopt.errors import ConfigError
-from tfopt.metadata_schema import encoded
+from tfopt.tflite import flatbuffer, flatgraph, metadata
+from tfopt.tflite.attachment import attach
+from tfopt.tflite.metadata_schema import encoded
 from tfopt.tools import inspect
 
 

@@ -5,10 +5,11 @@ import pytest
 
 from tests.answered import answered
 from tests.described import description
-from tfopt import export, metadata
+from tfopt import export
 from tfopt.compat import keras
 from tfopt.data import Tokens
 from tfopt.errors import ConfigError
+from tfopt.tflite import metadata
 from tfopt.tools.micro import main
 
 

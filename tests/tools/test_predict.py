@@ -9,10 +9,11 @@ import pytest
 
 from tests.answered import answered
 from tests.described import description
-from tfopt import export, metadata
+from tfopt import export
 from tfopt.compat import keras, tf
 from tfopt.data import Image, LogMel, Normalisation, Tokens, Waveform
 from tfopt.errors import ConfigError, RunError
+from tfopt.tflite import metadata
 from tfopt.tools.predict import main, predicted
 
 NAMES = ("cat", "dog", "two\nlines")

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfopt import flatbuffer
 from tfopt.compat import litert
 from tfopt.export.inputs import Examples, places
 from tfopt.spec import bounded, spec
+from tfopt.tflite import flatbuffer
 
 _BATCH, _BINS, _LEVELS = 32, 4096, 255
 

@@ -19,8 +19,8 @@ from tfopt.export.variants import (
 )
 from tfopt.facts import activation_bits, is_quantized
 from tfopt.graph import index_inputs
-from tfopt.packing import packed
 from tfopt.spec import bounded, having, spec
+from tfopt.tflite.packing import packed
 
 
 @spec

@@ -7,8 +7,8 @@ import flatbuffers
 import numpy as np
 
 from tfopt.compat import tflite_convert, tflite_schema
-from tfopt.flatbuffer import stored_values
-from tfopt.packing import drop_unused
+from tfopt.tflite.flatbuffer import stored_values
+from tfopt.tflite.packing import drop_unused
 
 _LOG = logging.getLogger(__name__)
 # What LiteRT 2.3 computes as it should, XNNPACK on, by the type of the kernel: from kernels that

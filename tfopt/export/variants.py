@@ -4,7 +4,6 @@ import fnmatch
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from tfopt import flatbuffer
 from tfopt.compat import keras, tf
 from tfopt.errors import ConfigError, check_patterns
 from tfopt.export.calibration import MinMax
@@ -13,6 +12,7 @@ from tfopt.export.inputs import Examples, by_name, first
 from tfopt.export.sparse import sparsified
 from tfopt.facts import is_quantized
 from tfopt.spec import spec
+from tfopt.tflite import flatbuffer
 
 
 @spec

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tfopt.errors import ConfigError
-from tfopt.opened import check_is_one
 from tfopt.tables import table
+from tfopt.tflite.opened import check_is_one
 
 _HEADS = ("file", "threads", "XNNPACK", "median µs", "p90 µs", "p99 µs", "of the first (rounds)")
 _OPERATORS = ("operator", "mean µs", "of the profiled time")

@@ -9,8 +9,8 @@ from typing import Any
 
 from tfopt.command_line import parse
 from tfopt.errors import ConfigError
-from tfopt.opened import opened
 from tfopt.tables import table
+from tfopt.tflite.opened import opened
 
 _SURE = 0.05
 

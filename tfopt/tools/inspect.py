@@ -7,13 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tfopt import flatbuffer, flatgraph, metadata
 from tfopt.facts import sparsity
 from tfopt.isolated import Child
-from tfopt.metadata_text import lines, numbers
-from tfopt.opened import opened, readable
 from tfopt.spec import plain
 from tfopt.tables import table
+from tfopt.tflite import flatbuffer, flatgraph, metadata
+from tfopt.tflite.metadata_text import lines, numbers
+from tfopt.tflite.opened import opened, readable
 
 # Of a name.
 _HALF = 30

@@ -28,8 +28,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     args = parser.parse_args(argv)
     # Deferred, so that help is answered at once.
-    from tfopt import micro
-    from tfopt.opened import opened, readable
+    from tfopt.tflite import micro
+    from tfopt.tflite.opened import opened, readable
 
     budget = Budget(flash=_size("flash", args.flash), arena=_size("arena", args.arena))
     content, graph = opened(args.file)
@@ -58,7 +58,7 @@ def _size(name: str, text: str | None) -> int:
 
 def _written(folder: Path, file: Path, content: bytes) -> list[str]:
     """Write the C header and source of `file` to `folder`; return their paths."""
-    from tfopt.c_array import write_c_array
+    from tfopt.tflite.c_array import write_c_array
 
     if folder.suffix in (".c", ".h", ".cc") or (folder.exists() and not folder.is_dir()):
         raise ConfigError(f"--c: expected a folder, received {folder}; its files get their names.")

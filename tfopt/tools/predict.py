@@ -38,8 +38,8 @@ def predicted(path: Path, inputs: list[str], top: int) -> list[dict]:
 
     from tfopt import raw
     from tfopt.export import Artifact
-    from tfopt.opened import described
     from tfopt.runner import Runner
+    from tfopt.tflite.opened import described
 
     content, description = described(path)
     run, found = Runner(Artifact.of(path, content), threads=1), []

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import tflite_schema
-from tfopt.densify import densified
-from tfopt.flatgraph import Graph, Operator, Tensor, damage_in_one_sentence
+from tfopt.tflite.densify import densified
+from tfopt.tflite.flatgraph import Graph, Operator, Tensor, damage_in_one_sentence
 
 _IDENTIFIER = b"TFL3"
 _VERSION = 3

@@ -4,10 +4,11 @@ import subprocess
 import numpy as np
 import pytest
 
-from tfopt import export, flatbuffer, flatgraph, micro
-from tfopt.c_array import c_array
+from tfopt import export
 from tfopt.compat import keras
-from tfopt.micro import Buffer
+from tfopt.tflite import flatbuffer, flatgraph, micro
+from tfopt.tflite.c_array import c_array
+from tfopt.tflite.micro import Buffer
 
 
 def test_no_two_that_are_alive_overlap_and_the_arena_is_hardly_more_than_the_peak():

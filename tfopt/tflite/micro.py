@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tfopt.flatgraph import Graph, Kernel, Operator, Tensor
 from tfopt.limits import Budget
-from tfopt.metadata import attached_bytes
+from tfopt.tflite.flatgraph import Graph, Kernel, Operator, Tensor
+from tfopt.tflite.metadata import attached_bytes
 
 # Those that MicroMutableOpResolver can add (tflite-micro, micro_mutable_op_resolver.h).
 OPERATORS = frozenset(

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfopt import flatbuffer, flatgraph, metadata
 from tfopt.errors import ConfigError
+from tfopt.tflite import flatbuffer, flatgraph, metadata
 
 
 def opened(path: Path) -> tuple[bytes, flatgraph.Graph]:

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tfopt import attachment, export, flatbuffer, metadata
+from tfopt import export
 from tfopt.compat import keras, litert, tflite_schema
 from tfopt.data import Image, LogMel, Normalisation, Tokens, Waveform
 from tfopt.export.converter import converted, converter
+from tfopt.tflite import attachment, flatbuffer, metadata
 
 DIGITS = metadata.Description(
     config="digits",

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfopt.compat import tflite_schema
 from tfopt.errors import RunError
-from tfopt.flatgraph import kernel_layer
+from tfopt.tflite.flatgraph import kernel_layer
 
 _WIDENED = 127 / 7
 # By operator: the version since which its kernels may have 4 bits.

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import tfopt
-from tfopt.attachment import attach, attached_metadata, parted
 from tfopt.data.front_end import FrontEnd, Image, LogMel, Tokens, Waveform
 from tfopt.data.normalisation import Normalisation
 from tfopt.data.splits import Spec
 from tfopt.errors import ConfigError
-from tfopt.metadata_schema import decoded, encoded
 from tfopt.spec import check_tree, plain
+from tfopt.tflite.attachment import attach, attached_metadata, parted
+from tfopt.tflite.metadata_schema import decoded, encoded
 
 _LABELS, _VOCABULARY, _OWN = "labels.txt", "vocab.txt", "tfopt.json"
 _DESCRIPTIONS, _AXIS_LABELS, _WORDS = 1, 2, 5  # an AssociatedFileType
