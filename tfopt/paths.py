@@ -39,3 +39,9 @@ def located(name: str | Path) -> Path:
 def is_local(path: Path) -> bool:
     """Return whether `path` is here: it can be mapped, and a folder renamed at once."""
     return isinstance(path, Path)
+
+
+def size(path: Path) -> int:
+    """Return the bytes of the file at `path`, here or in the cloud."""
+    found: Any = path.stat()
+    return found.st_size if is_local(path) else found.length

@@ -15,6 +15,7 @@ from tfopt.answers import Answers
 from tfopt.checkpoint import load_model, write_atomically
 from tfopt.config import Experiment
 from tfopt.export import saved
+from tfopt.paths import size
 from tfopt.spec import plain
 from tfopt.stages import Stage
 from tfopt.tflite.c_array import remove_c_array
@@ -66,7 +67,7 @@ def _holds(row: dict, artifacts: Path, least: float) -> bool:
     """Return whether an earlier `row` is still that of a file that is there and good enough."""
     path = artifacts / f"{report.name_of(row)}.tflite"
     agreed = evaluate.agrees(row["agreement"], row.get("examples", 0), least)
-    return agreed and path.exists() and path.stat().st_size == row["bytes"]
+    return agreed and path.exists() and size(path) == row["bytes"]
 
 
 def _remove_others(artifacts: Path, stage: str, variants: list[str], stages: list[str]) -> None:
