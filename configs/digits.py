@@ -2,7 +2,7 @@
 
 tfopt --config=digits
 
-Time: 45 seconds on 2 CPU cores. Result: 98.3% in float32 (290,355 bytes gzipped), 98.1% in int8
+Time: 50 seconds on 2 CPU cores. Result: 98.3% in float32 (290,355 bytes gzipped), 98.1% in int8
 with 80% zeros (33,186 bytes gzipped), which fits a small microcontroller and comes as C array too.
 """
 
