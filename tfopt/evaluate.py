@@ -48,8 +48,9 @@ class Measurement:
     class) and `sparsity` are between 0 and 1. Latency is at batch 1 on one thread.
     `float_bytes` is what the model's weights alone take in float32: a compressed file that has
     no fewer bytes isn't one. `arena_bytes` is what a microcontroller needs for the activations,
-    None where TensorFlow Lite Micro can't run the file. `chance` is the accuracy of always naming
-    the most frequent class. `layers` are those of an artifact that computes with integers.
+    None where TensorFlow Lite Micro can't run the file, of which `micro_refused` says why, "" where
+    it can. `chance` is the accuracy of always naming the most frequent class. `layers` are those
+    of an artifact that computes with integers.
     """
 
     stage: str

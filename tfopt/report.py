@@ -38,7 +38,6 @@ _COLUMNS = (
     "p90 µs",
 )
 _NONE = "–"
-_PRECISIONS = ("int8", "int16", "hybrid", "float")
 
 
 def write(
@@ -132,12 +131,18 @@ def _proof(row: dict | None) -> dict | None:
     }
 
 
+def integers(row: dict) -> int:
+    """Return how many operators of the artifact of `row` compute in int8 or int16."""
+    return row["ops_int8"] + row["ops_int16"]
+
+
+def operators(row: dict) -> int:
+    """Return how many operators of the artifact of `row` compute."""
+    return integers(row) + row["ops_hybrid"] + row["ops_float"]
+
+
 def _integer_share(row: dict) -> float:
-    return (row["ops_int8"] + row["ops_int16"]) / max(sum(_ops(row)), 1)
-
-
-def _ops(row: dict) -> list[int]:
-    return [row[f"ops_{kind}"] for kind in _PRECISIONS]
+    return integers(row) / max(operators(row), 1)
 
 
 def markdown(content: dict) -> str:
@@ -170,7 +175,7 @@ def _cells(row: dict) -> tuple[str, ...]:
         f"{row['gzip_bytes']:,}",
         _percent(row["sparsity"]),
         "+".join(sorted({kernel["dtype"] for kernel in row["kernels"]})),
-        f"{row['ops_int8'] + row['ops_int16']}/{sum(_ops(row))}",
+        f"{integers(row)}/{operators(row)}",
         f"{row['latency_median_us']:,.0f}",
         f"{row['latency_p90_us']:,.0f}",
     )

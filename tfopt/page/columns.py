@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from tfopt.page.numbers import integers, number, operators
+from tfopt.page.numbers import number
 from tfopt.pareto import LATENCY_NOISE, front
+from tfopt.report import integers, operators
 
 
 def columns(rows: list[dict]) -> list[dict[str, Any]]:

@@ -35,16 +35,6 @@ def against(figure: float, other: float, less: str, more: str) -> str:
     return f"{ratio:.1f} times {less if figure < other else more}" if ratio >= _ALIKE else "alike"
 
 
-def integers(row: dict) -> int:
-    """Return how many operators of the artifact of `row` compute in int8 or int16."""
-    return row["ops_int8"] + row["ops_int16"]
-
-
-def operators(row: dict) -> int:
-    """Return how many operators of the artifact of `row` compute."""
-    return integers(row) + row["ops_hybrid"] + row["ops_float"]
-
-
 def interval(row: dict) -> tuple[float, float]:
     """Return the 95% interval of the accuracy of `row`."""
     _, low, high = share(round(row["accuracy"] * row["examples"]), row["examples"])

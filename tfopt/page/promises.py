@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from tfopt import budget, pareto
 from tfopt.evaluate import agrees
 from tfopt.limits import Budget
-from tfopt.page.numbers import bits, integers, operators
-from tfopt.report import name_of
+from tfopt.page.numbers import bits
+from tfopt.report import integers, name_of, operators
 from tfopt.stages.sparsify import POINT, USUAL
 
 _LOOKED_UP = ("GATHER", "EMBEDDING_LOOKUP")

@@ -20,7 +20,7 @@ from tfopt.page.columns import columns
 from tfopt.page.looks import short
 from tfopt.page.promises import promises
 from tfopt.pareto import LATENCY_NOISE
-from tfopt.report import name_of
+from tfopt.report import integers, name_of, operators
 from tfopt.spec import shortened
 from tfopt.templating import rendered, source
 
@@ -36,8 +36,8 @@ _FILTERS = {
     "against": numbers.against,
     "name_of": name_of,
     "interval": numbers.interval,
-    "integers": numbers.integers,
-    "operators": numbers.operators,
+    "integers": integers,
+    "operators": operators,
     "zeros_of": numbers.zeros_of,
 }
 
