@@ -79,6 +79,26 @@ def _tensor(tensor: flatgraph.Tensor) -> dict:
 
 
 def _text(found: dict) -> str:
+    described = [
+        *lines(found["tfopt"], found["metadata"], found["files"]),
+        *(("signature", signature) for signature in found["signatures"]),
+    ]
+    operators = [(op["type"], op["precision"], f"{op['count']}") for op in found["operators"]]
+    return "\n\n".join(
+        [
+            f"{found['bytes']:,} bytes, {found['gzip_bytes']:,} gzipped, "
+            f"{found['sparsity']:.2%} of the kernels' values are zeros",
+            table(described, ("metadata", ""), 2) if described else "metadata: none",
+            _table_of_ends(found),
+            table(operators, ("operator", "runs in", "count"), 2),
+            f"stay float: {', '.join(found['float_ops']) or 'none'}",
+            _table_of_kernels(found["kernels"]),
+            _table_of_tensors(found["tensors"]),
+        ]
+    )
+
+
+def _table_of_ends(found: dict) -> str:
     ends = [
         (
             *(way, _short(end["name"]), _shape(end), end["dtype"]),
@@ -87,8 +107,11 @@ def _text(found: dict) -> str:
         for way in ("inputs", "outputs")
         for end in found[way]
     ]
-    operators = [(op["type"], op["precision"], f"{op['count']}") for op in found["operators"]]
-    kernels = [
+    return table(ends, ("", "name", "shape", "type", "scale", "zero point", "bytes"), 4)
+
+
+def _table_of_kernels(kernels: list[dict]) -> str:
+    rows = [
         (
             kernel["name"],
             kernel["operator"],
@@ -101,9 +124,17 @@ def _text(found: dict) -> str:
             _range(kernel["scale_least"], kernel["scale_greatest"]),
             f"{kernel['bytes']:,}",
         )
-        for kernel in found["kernels"]
+        for kernel in kernels
     ]
-    tensors = [
+    heads = (
+        *("kernel", "operator", "shape", "type", "zeros", "size", "sparsity", "codes (all)"),
+        *("scales", "bytes"),
+    )
+    return table(rows, heads, 4)
+
+
+def _table_of_tensors(tensors: list[dict]) -> str:
+    rows = [
         (
             *(_short(tensor["name"]), _shape(tensor), tensor["dtype"]),
             *(_ends(tensor["scales"]), _ends(tensor["zero_points"])),
@@ -111,32 +142,10 @@ def _text(found: dict) -> str:
             f"{tensor['axis']}" if len(tensor["scales"]) > 1 else "",
             f"{tensor['bytes']:,}",
         )
-        for tensor in found["tensors"]
+        for tensor in tensors
     ]
-    described = [
-        *lines(found["tfopt"], found["metadata"], found["files"]),
-        *(("signature", signature) for signature in found["signatures"]),
-    ]
-    heads = (
-        *("kernel", "operator", "shape", "type", "zeros", "size", "sparsity", "codes (all)"),
-        *("scales", "bytes"),
-    )
-    return "\n\n".join(
-        [
-            f"{found['bytes']:,} bytes, {found['gzip_bytes']:,} gzipped, "
-            f"{found['sparsity']:.2%} of the kernels' values are zeros",
-            table(described, ("metadata", ""), 2) if described else "metadata: none",
-            table(ends, ("", "name", "shape", "type", "scale", "zero point", "bytes"), 4),
-            table(operators, ("operator", "runs in", "count"), 2),
-            f"stay float: {', '.join(found['float_ops']) or 'none'}",
-            table(kernels, heads, 4),
-            table(
-                tensors,
-                ("tensor", "shape", "type", "scales", "zero points", "axis", "bytes"),
-                3,
-            ),
-        ]
-    )
+    heads = ("tensor", "shape", "type", "scales", "zero points", "axis", "bytes")
+    return table(rows, heads, 3)
 
 
 def _short(name: str) -> str:
