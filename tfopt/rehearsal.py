@@ -170,7 +170,7 @@ def _check_stages(stages: list[Stage], model: "keras.Model", trained: bool) -> N
 def _check_order(stage: Stage, before: Facts, after: Facts, trained: bool) -> None:
     try:
         # No stage of a rehearsal trains.
-        check_held(stage.name, before, after, trained=trained, scaled=stage.quantizes)
+        check_held(stage.name, before, after, trained=trained, scaled=stage.scales_channels)
     except RunError as error:
         raise ConfigError(
             f"{error} It would do so after training, too: put it before the stages whose "

@@ -4,12 +4,12 @@ import pytest
 from tests.stages.test_hold import compressed
 from tfopt.compat import keras, tf
 from tfopt.config import Experiment
-from tfopt.data import Digits
+from tfopt.data import Digits, from_arrays
 from tfopt.errors import ConfigError
 from tfopt.facts import measure
 from tfopt.models import SmallCNN
 from tfopt.spec import spec
-from tfopt.stages import EMA, SGD, SWA, AtOnce, Cluster, Prune, Quantize, Stage
+from tfopt.stages import EMA, SGD, SWA, AtOnce, Cluster, OneShotPrune, Prune, Quantize, Stage
 from tfopt.stages.average import recompute_statistics
 from tfopt.stages.carry_out import carry_out
 from tfopt.stages.train import Place, train
@@ -121,13 +121,32 @@ def test_is_refused_where_nothing_is_trained():
         experiment.validate()
 
 
-@pytest.mark.parametrize("stage", [Stage, Quantize])
-def test_statistics_that_training_left_behind_are_measured_anew(stage, splits, tmp_path):
+@pytest.mark.parametrize(
+    "stage",
+    [
+        Stage(average=SWA(start=0.0)),
+        Quantize(average=SWA(start=0.0)),
+        Cluster(clusters=4, epochs=0),
+        OneShotPrune(sparsity=0.3),
+    ],
+)
+def test_statistics_that_training_left_behind_are_measured_anew(stage, tmp_path):
     model = linear()
     norm = model.get_layer("bn")
     norm.momentum = 1.0
     norm.moving_mean.assign(norm.moving_mean + 100.0)
-    place = Place(workdir=tmp_path, trained=True)
-    made = carry_out(stage(average=SWA(start=0.0)), model, [], splits, place).model
-    logits = np.concatenate([made(batch).numpy() for batch, _ in splits.samples])
+    pair = np.random.default_rng(0).normal(size=(64, 5)).astype(np.float32), np.arange(64) % 3
+    splits = from_arrays(
+        train=pair,
+        test=pair,
+        validation=pair,
+        class_names=("a", "b", "c"),
+        batch_size=16,
+        augment=lambda examples, seed: examples + 2.0,
+    )
+    made = carry_out(stage, model, [], splits, Place(workdir=tmp_path, trained=True)).model
+    logits = np.concatenate([made(batch).numpy() for batch, _ in splits.augmented])
     assert logits.std(0).min() > 0.1  # and not what is left where ReLU lets nothing through
+    if not stage.quantizes:  # which folds it
+        hidden = [made.get_layer("hidden")(batch) for batch, _ in splits.augmented]
+        assert np.allclose(made.get_layer("bn").moving_mean, np.mean(hidden, (0, 1)), atol=1e-3)

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras, tf
+from tfopt.data import Spec
 from tfopt.export import EdgeQuantized, Int8, MinMax
-from tfopt.stages import CorrectBias
+from tfopt.facts import measure
+from tfopt.stages import Cluster, CorrectBias
 from tfopt.stages.bias import rounded
 from tfopt.testing import check_stage
 from tfopt.tflite import flatbuffer
@@ -56,3 +58,13 @@ def test_rounded_layers_have_the_means_of_the_model(bits):
 
 def test_keeps_the_contract():
     check_stage(CorrectBias())
+
+
+def test_shared_values_stay_though_folding_scales_the_channels():
+    spec = Spec(shape=(8, 8, 3), class_names=("a", "b", "c", "d"), train_size=16)
+    clustered = check_stage(Cluster(clusters=8, epochs=0), small(), spec=spec)
+    bn = clustered.get_layer("bn")
+    bn.moving_variance.assign(np.linspace(0.5, 2, 6))
+    kernels = measure(check_stage(CorrectBias(), clustered, spec=spec)).kernels
+    assert [kernel.distinct <= 8 for kernel in kernels] == [True, True, True]
+    assert kernels[0].distinct_total > 8

@@ -72,13 +72,6 @@ def test_pruning_afterwards_adds_zero_to_the_values_and_shrinks_none():
     assert np.allclose(after, before * (after != 0), atol=0.02)
 
 
-def test_without_training_statistics_are_measured_on_samples():
-    made = Cluster(clusters=4, epochs=0).prepare(model(), 0, SAMPLES)
-    activations = made.get_layer("conv")(IMAGES).numpy()
-    mean = made.get_layer("conv_bn").moving_mean
-    assert np.allclose(mean, activations.mean((0, 1, 2)), atol=1e-5)
-
-
 def test_small_kernels_and_excluded_layers_are_left():
     made = check_stage(Cluster(clusters=50, exclude=(Last(),), epochs=0), model())
     distinct = {kernel.layer: kernel.distinct_total for kernel in measure(made).kernels}

@@ -60,13 +60,15 @@ def from_arrays(
     ready = {
         name: _Examples(*pairs[name], chosen[name], normalisation, batch_size) for name in pairs
     }
+    steps = train_size // batch_size
     return Splits(
         train=lambda first_epoch, *rows, host=(0, 1): ready["train"].endless(
             first_epoch, seed, augment, rows, host
         ),
         validation=ready["validation"].finite(),
         test=ready["test"].finite(),
-        samples=ready["train"].endless(0, seed, None).take(train_size // batch_size),
+        samples=ready["train"].endless(0, seed, None).take(steps),
+        augmented=ready["train"].endless(0, seed, augment).take(steps),
         in_order=None if augment else ready["train"].finite(),
         spec=Spec(
             shape=rows.shape[1:],

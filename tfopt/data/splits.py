@@ -44,7 +44,8 @@ class Splits:
     are finite streams of (examples, labels, weights); the last batch is filled up with
     examples of weight 0, and the others weigh so much that Keras's mean over all rows is the
     exact mean over the real ones. `samples` is one epoch of (examples, labels) of the train
-    split, shuffled and not augmented, for measuring. Examples are float32, labels int32.
+    split, shuffled and not augmented, for measuring; `augmented` is one as training sees it, for
+    the statistics of BatchNormalization. Examples are float32, labels int32.
 
     Of a run on several hosts each has its rows of every batch, see `of_host`: `train` then takes
     `host=(index, count)`.
@@ -59,6 +60,7 @@ class Splits:
     validation: "tf.data.Dataset"
     test: "tf.data.Dataset"
     samples: "tf.data.Dataset"
+    augmented: "tf.data.Dataset"
     spec: Spec
     batch_size: int
     in_order: "tf.data.Dataset | None" = None

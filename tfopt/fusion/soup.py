@@ -24,8 +24,8 @@ class UniformSoup:
     `models` are as in Ensemble: of one architecture, and best trained from the same start, for
     what lies between two models of different starts is no good model. `data` is any source of
     data: BatchNormalization statistics are no mean of means, and are measured on its train
-    split, in batches of `batch_size`; without such layers it isn't needed. Zeros stay where all
-    models have them.
+    split, augmented where training is, in batches of `batch_size`; without such layers it isn't
+    needed. Zeros stay where all models have them.
     """
 
     models: tuple[Any, ...]
@@ -108,7 +108,7 @@ def _cooked(weights: list, like: "keras.Model", splits: Any) -> "keras.Model":
     soup = rebuilt(like)
     soup.set_weights([_mean(parts) for parts in zip(*weights, strict=True)])
     if splits is not None:
-        recompute_statistics(soup, splits.samples)
+        recompute_statistics(soup, splits.augmented)
     return soup
 
 

@@ -31,6 +31,8 @@ class Stage:
     # Whether it works on what was learned, and whether what it does ends with the next change.
     needs_trained: ClassVar[bool] = False
     goes_last: ClassVar[bool] = False
+    # Whether it multiplies the channels of kernels, as folding BatchNormalization does.
+    scales_channels: ClassVar[bool] = False
 
     name: str = "train"
     epochs: int = bounded(1, least=0)
@@ -47,6 +49,11 @@ class Stage:
         """Yield (field, what was expected) for fields that don't fit together."""
         if self.average is not None and not self.epochs:
             yield "average", "None for a stage of 0 epochs"
+
+    @property
+    def renews_statistics(self) -> bool:
+        """Whether BatchNormalization must measure anew, since training didn't keep up with it."""
+        return self.average is not None
 
     @property
     def teachers(self) -> tuple[Teacher, ...]:

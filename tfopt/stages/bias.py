@@ -24,6 +24,7 @@ class CorrectBias(Stage):
 
     needs_trained: ClassVar[bool] = True
     goes_last: ClassVar[bool] = True
+    scales_channels: ClassVar[bool] = True
 
     name: str = "correct_bias"
     epochs: int = bounded(0, least=0)

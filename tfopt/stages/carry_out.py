@@ -45,10 +45,10 @@ def carry_out(
     prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, splits.samples)
     preparing = time.perf_counter() - began
     trained = train(stage, prepared, teachers, splits, place)
-    finished = in_full(_finished(stage, prepared, splits.samples))
+    finished = in_full(_finished(stage, prepared, splits.augmented))
     after = measure(finished)
     stage.check(before, after)
-    check_held(stage.name, before, after, trained=place.trained, scaled=stage.quantizes)
+    check_held(stage.name, before, after, trained=place.trained, scaled=stage.scales_channels)
     # Not the clock's difference: a resumed stage has trained in several processes.
     history = trained.history
     seconds = sum(epoch["seconds"] for epoch in history)
@@ -56,13 +56,13 @@ def carry_out(
     return Delivered(finished, before, after, preparing + seconds, waited, history, trained.mesh)
 
 
-def _finished(stage: Stage, prepared: "keras.Model", samples: Any) -> "keras.Model":
-    """Return the finished model, with statistics that are those of averaged weights."""
-    if stage.average and stage.quantizes:
+def _finished(stage: Stage, prepared: "keras.Model", augmented: Any) -> "keras.Model":
+    """Return the finished model, with the statistics of the weights that it ends with."""
+    if stage.renews_statistics and stage.quantizes:
         # Before: afterwards they are folded into the kernels.
-        recompute_statistics(prepared, samples)
+        recompute_statistics(prepared, augmented)
     finished = stage.finish(prepared)
-    if stage.average and not stage.quantizes:
+    if stage.renews_statistics and not stage.quantizes:
         # Not before: a pruning wrapper moves its masks when it sees the data.
-        recompute_statistics(finished, samples)
+        recompute_statistics(finished, augmented)
     return finished

@@ -9,14 +9,12 @@ from tfopt.errors import ConfigError, RunError
 from tfopt.facts import Facts, Kernel, channels, from_channels, kernel_variables, measure
 from tfopt.graph import rebuilt
 from tfopt.spec import bounded, having, spec
-from tfopt.stages.average import recompute_statistics
 from tfopt.stages.base import Stage
 from tfopt.stages.centroids import KMeansPlusPlus, shared
 from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
 from tfopt.stages.hold import is_shared, is_sparse
 
 _LOG = logging.getLogger(__name__)
-_BATCHES = 20
 
 
 @spec
@@ -52,9 +50,14 @@ class Cluster(Stage):
         yield from Stage.rules(self)
         yield from exclude_rules(self)
 
+    @property
+    def renews_statistics(self) -> bool:
+        """Whether BatchNormalization must measure anew: without training, of other weights."""
+        return not self.epochs or self.average is not None
+
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return a copy of `model` whose kernels share values and go on doing so in training."""
-        del steps
+        del steps, samples
         clustered = rebuilt(model)
         kernels = measure(clustered).kernels
         check_exclude(self, kernels)
@@ -69,8 +72,6 @@ class Cluster(Stage):
         variables = kernel_variables(clustered)
         for name, kernel in covered.items():
             variables[name].assign(self._values(variables[name].numpy(), kernel))
-        if not self.epochs:
-            recompute_statistics(clustered, samples.take(_BATCHES))
         return clustered
 
     def check(self, before: Facts, after: Facts) -> None:

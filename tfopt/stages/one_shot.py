@@ -10,7 +10,6 @@ from tfopt.compat import keras, tf
 from tfopt.graph import rebuilt
 from tfopt.spec import bounded, having, spec
 from tfopt.stages.allocation import Global
-from tfopt.stages.average import recompute_statistics
 from tfopt.stages.patterns import folded, unfolded
 from tfopt.stages.sparse_gpt import hessian, reconstructed
 from tfopt.stages.sparsify import Sparsify
@@ -40,6 +39,11 @@ class OneShotPrune(Sparsify):
     batches: int = bounded(16, least=1)
     dampening: float = bounded(0.01, above=0)
 
+    @property
+    def renews_statistics(self) -> bool:
+        """Whether BatchNormalization must measure anew: what is pruned gives other activations."""
+        return True
+
     def prepare(self, model: "keras.Model", steps: int, samples: Any) -> "keras.Model":
         """Return a pruned and corrected copy of `model`."""
         del steps
@@ -49,7 +53,6 @@ class OneShotPrune(Sparsify):
             if zeros:
                 layer = pruned.get_layer(kernel.layer)
                 self._prune(layer, zeros, _inputs(pruned, layer, examples))
-        recompute_statistics(pruned, examples)
         return pruned
 
     def finish(self, model: "keras.Model") -> "keras.Model":

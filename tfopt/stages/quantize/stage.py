@@ -64,6 +64,7 @@ class Quantize(Stage):
     """
 
     quantizes: ClassVar[bool] = True
+    scales_channels: ClassVar[bool] = True
 
     name: str = "quantize"
     weights: int = bounded(8, least=4, most=8)
