@@ -42,7 +42,13 @@ def test_what_is_shown_of_the_artifacts(tmp_path):
     assert of_stages[1][1]["artifact_int8/gzip_bytes"] == 300
     assert of_stages[1][1]["noise_int8/conv"] == 11.25
     assert run == "" and best["best/accuracy"] == 0.975 and best["best/gzip_bytes"] == 300
-    ((name, text),) = logger.of("text")
+    *noises, (name, text) = logger.of("text")
+    assert [name for name, _ in noises] == [
+        "noise/train_float32",
+        "noise/prune_int8",
+        "noise/prune_dynamic",
+    ]
+    assert noises[1][1].endswith("1. `conv`: 11.2 dB of its own, 9.0 in all. Equalize()")
     lines = text.splitlines()
     assert name == "artifacts" and set(lines[1]) == set("|:-")
     assert lines[3].startswith("| prune_int8 ") and lines[-1] == "The best: prune_int8."

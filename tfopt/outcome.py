@@ -28,6 +28,7 @@ _FIGURES = (
 )
 _OF_BEST = ("accuracy", "bytes", "gzip_bytes", "latency_median_us")
 _MOST_CLASSES = 20
+_MOST_LAYERS = 20
 # They say nothing of what was trained.
 _NOT_ASKED = ("type", "source", "loggers", "profile")
 
@@ -42,12 +43,15 @@ def log(
     """Show the artifacts of `rows`, which stand in `workdir`, and the `best`, with `logger`.
 
     Of each stage these are `artifact_VARIANT/FIGURE`, and `noise_VARIANT/LAYER` for what a layer
-    adds, in dB; of the run its table, and of the best artifact figures and PR curves.
+    adds, in dB; of the run its table, the noisiest layers of each artifact with what helps, and
+    of the best artifact figures and PR curves.
     """
     for row in rows:
         noise = {f"noise_{row['variant']}/{e['layer']}": e["own_db"] for e in row["layers"]}
         figures = {f"artifact_{row['variant']}/{name}": row[name] for name in _FIGURES}
         logger.figures(row["stage"], {**figures, **noise})
+        if row["layers"]:
+            logger.text(f"noise/{report.name_of(row)}", _worst_first(row["layers"]))
     if best is None:
         return
     logger.figures("", {f"best/{name}": best[name] for name in _OF_BEST})
@@ -55,6 +59,15 @@ def log(
     found = answers.read(workdir / best["stage"], best["variant"])
     if found is not None:
         logger.pr_curves(_curves(found, class_names))
+
+
+def _worst_first(layers: list[dict]) -> str:
+    lines = [
+        f"1. `{e['layer']}`: {e['own_db']:.1f} dB of its own, {e['sqnr_db']:.1f} in all. "
+        + e["advice"]
+        for e in layers[:_MOST_LAYERS]
+    ]
+    return "Signal to noise between the Keras model and the file:\n\n" + "\n".join(lines)
 
 
 def flat(tree: dict) -> dict[str, PlainValue]:
