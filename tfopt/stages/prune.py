@@ -12,6 +12,7 @@ from tfopt.stages.sparsify import Sparsify
 _PRUNED = (
     "Bidirectional",
     "Conv1D",
+    "Conv1DTranspose",
     "Conv2D",
     "Conv2DTranspose",
     "Conv3D",
