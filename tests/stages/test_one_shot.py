@@ -68,3 +68,15 @@ def test_layers_of_all_kinds_are_pruned_and_trained_on_with_their_zeros():
     for name in ("shared", "inner", "pixelwise", "logits"):
         assert zeros[name] == pytest.approx(share, abs=0.04), name
     assert zeros["depthwise"] == 0
+
+
+def test_what_it_cannot_correct_is_told(caplog):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 8), name="input")
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
+    x = keras.layers.GlobalAveragePooling1D(name="pool")(x)
+    model = keras.Model(inputs, keras.layers.Dense(32, name="logits")(x))
+    samples = tf.data.Dataset.from_tensors((np.ones((2, 6, 8), np.float32), np.zeros(2)))
+    OneShotPrune(sparsity=0.2).prepare(model, 0, samples)
+    assert "attention stay dense, 50% of all weights" in caplog.text
+    assert "of these 40% go" in caplog.text

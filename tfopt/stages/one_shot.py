@@ -1,5 +1,6 @@
 """Pruning without training: layer by layer, the weights that stay make up for the others."""
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -7,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfopt.compat import keras, tf
+from tfopt.facts import Facts, Kernel, measure
 from tfopt.graph import rebuilt
 from tfopt.spec import bounded, having, spec
 from tfopt.stages.allocation import Global
@@ -14,6 +16,9 @@ from tfopt.stages.patterns import folded, unfolded
 from tfopt.stages.sparse_gpt import hessian, reconstructed
 from tfopt.stages.sparsify import Sparsify
 
+_LOG = logging.getLogger(__name__)
+# A share of weights that are left dense which the others feel.
+_MUCH = 0.1
 # Values that are unrolled for a Hessian at a time: 128 MB.
 _VALUES = 2**25
 
@@ -49,7 +54,9 @@ class OneShotPrune(Sparsify):
         del steps
         pruned = rebuilt(model)
         examples = samples.take(self.batches)
-        for kernel, zeros in self.zeros(pruned, samples).items():
+        allotted = self.zeros(pruned, samples)
+        self._warn_of_dense(measure(pruned), allotted)
+        for kernel, zeros in allotted.items():
             if zeros:
                 layer = pruned.get_layer(kernel.layer)
                 self._prune(layer, zeros, _inputs(pruned, layer, examples))
@@ -59,6 +66,20 @@ class OneShotPrune(Sparsify):
         """Return `model`, whose zeros are where its pattern has them."""
         self.check_pattern(model)
         return model
+
+    def _warn_of_dense(self, facts: Facts, zeros: dict[Kernel, int]) -> None:
+        others = [kernel for kernel in facts.kernels if kernel.layer_type not in self.prunes]
+        dense, total = (sum(k.size for k in kernels) for kernels in (others, facts.kernels))
+        if dense > _MUCH * total:
+            _LOG.warning(
+                "stage %s: %s stay dense, %.0f%% of all weights, since only %s are corrected; of "
+                "these %.0f%% go. Prune(...), which trains, takes all.",
+                self.name,
+                ", ".join(dict.fromkeys(kernel.layer for kernel in others)),
+                100 * dense / total,
+                ", ".join(self.prunes),
+                100 * sum(zeros.values()) / sum(kernel.size for kernel in zeros),
+            )
 
     def _prune(self, layer: Any, zeros: int, inputs: Iterator) -> None:
         kernel, layer_type = layer.kernel.numpy(), type(layer).__name__
