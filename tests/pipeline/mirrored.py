@@ -21,6 +21,7 @@ from tfopt.pipeline import run
 from tfopt.stages import (
     EMA,
     SGD,
+    SWA,
     Bits,
     Block,
     Cluster,
@@ -99,7 +100,7 @@ quantize.layers = (Bits(layers=("dense1",), weights=4),)
 # the same, as those of `trained` are in the run after this one.
 every_kind = [
     trained,
-    Stage(name="distill", teacher=Teachers(members=members), **gentle),
+    Stage(name="distill", teacher=Teachers(members=members), average=SWA(), **gentle),
     Shrink(params=0.6, multiple=2, score=Taylor(batches=2), **gentle),
     Prune(name="blocks", sparsity=0.2, pattern=Block(), **gentle),
     OneShotPrune(sparsity=0.4, batches=2, **gentle),

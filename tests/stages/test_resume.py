@@ -8,7 +8,7 @@ import pytest
 from tests.stages.test_average import linear
 from tfopt import preemption
 from tfopt.errors import RunError
-from tfopt.stages import EMA, SGD, SWA, Cluster, Prune, Quantize, Shrink, Taylor
+from tfopt.stages import EMA, SGD, SWA, Bits, Cluster, OneShotPrune, Prune, Quantize, Shrink, Taylor
 from tfopt.stages.callbacks import SaveEpoch
 from tfopt.stages.train import Place, train
 
@@ -40,7 +40,9 @@ STAGES = pytest.mark.parametrize(
     [
         Cluster(clusters=3, average=SWA(start=0.2), **OPTIONS),
         Prune(sparsity=0.5, average=EMA(decay=0.8), **OPTIONS),
-        Quantize(average=EMA(decay=0.8), **OPTIONS),
+        Quantize(layers=(Bits(layers=("hidden",), weights=4),), average=EMA(decay=0.8), **OPTIONS),
+        Quantize(activations=16, **OPTIONS),
+        OneShotPrune(sparsity=0.5, **OPTIONS),
         Shrink(params=0.7, multiple=2, score=Taylor(batches=2), average=SWA(), **OPTIONS),
     ],
 )
