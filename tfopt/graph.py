@@ -48,6 +48,16 @@ def rebuilt(model: "keras.Model", replace: Callable = copied) -> "keras.Model":
     return made
 
 
+def exchanged(model: "keras.Model", other: Callable) -> "keras.Model":
+    """Return a flat copy of `model` with the layer `other(layer)` where that isn't None.
+
+    Where it is None for all layers, that is `model` itself.
+    """
+    if all(other(layer) is None for layer, _ in calls(model)):
+        return model
+    return rebuilt(model, lambda layer: other(layer) or copied(layer))
+
+
 def calls(model: "keras.Model") -> Iterator[tuple["keras.layers.Layer", list]]:
     """Yield each call of a layer and its outputs, inside nested models too, in order."""
     for node in _nodes(model):

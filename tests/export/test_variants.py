@@ -246,3 +246,29 @@ def test_a_signal_while_converting_is_no_error_of_the_model(monkeypatch):
 
     with preemption.listening(), pytest.raises(preemption.PreemptedError):
         converted(Made())
+
+
+@pytest.mark.parametrize(
+    ("layer", "scale", "most"),
+    [
+        (keras.layers.LayerNormalization(), 1, 0.005),
+        # Whose epsilon is less than a step of the variance, as is the variance of one example.
+        (keras.layers.LayerNormalization(center=False), 1000, 0.05),
+        (keras.layers.LayerNormalization(axis=(1, 2), scale=False), 1, 0.005),
+    ],
+    ids=["last", "large", "two"],
+)
+def test_layers_normalise_in_int16(layer, scale, most):
+    inputs = keras.Input((4, 8), name="input")
+    x = layer(inputs)
+    for weight in layer.weights:
+        weight.assign(np.linspace(0.5, 2, weight.shape.num_elements()).reshape(weight.shape))
+    logits = keras.layers.Dense(3, name="logits")(keras.layers.Flatten()(x))
+    model, variant = keras.Model(inputs, logits), export.Int16x8()
+    examples = scale * np.random.default_rng(0).standard_normal((32, 4, 8)).astype(np.float32)
+    examples[0] /= 1000
+    content = variant.convert(model, examples)
+    artifact = export.Artifact(stage="s", variant="v", content=content)
+    found, expected = Runner(artifact, threads=1)(examples), model(examples).numpy()
+    assert np.abs(found - expected)[1:].max() < most * np.abs(expected).max()
+    assert flatbuffer.read(content).with_precision("float") == []

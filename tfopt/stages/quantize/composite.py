@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras, tf
+from tfopt.moments import normalised
 from tfopt.stages.quantize import loops
 from tfopt.stages.quantize.linear import affine, dense
 
@@ -103,16 +104,7 @@ def _normalised(rewriter: Any, layer: Any) -> Callable:
         def ranged(tensor: Any, part: str, **options: Any) -> Any:
             return rewriter.ranged(tensor, f"{layer.name}_{part}", **options)
 
-        mean = ranged(tf.reduce_mean(x, -1, keepdims=True), "mean")
-        centred = ranged(x - mean, "centred")
-        square = ranged(centred * centred, "square", nonnegative=True)
-        variance = ranged(tf.reduce_mean(square, -1, keepdims=True), "variance", nonnegative=True)
-        positive = ranged(variance + layer.epsilon, "positive", nonnegative=True)
-        # Rounding may leave 0, of which TFLite takes the largest number of the range; that one
-        # comes from calibration and doesn't move, or such zeros would widen it for ever.
-        inverse = tf.math.rsqrt(tf.maximum(positive, layer.epsilon))
-        inverse = ranged(inverse, "inverse", nonnegative=True, rate=0.0)
-        unit = ranged(centred * inverse, "unit")
+        unit = normalised(x, -1, layer.epsilon, ranged)
         scale = 1.0 if layer.gamma is None else layer.gamma.numpy()
         offset = 0.0 if layer.beta is None else layer.beta.numpy()
         return rewriter.end(
