@@ -29,10 +29,13 @@ def normalised(x: Any, axes: Any, epsilon: float, ranged: Callable = _as_it_is) 
     return ranged(centred * inverse, "unit")
 
 
-def for_int16(layer: "keras.layers.Layer") -> Any:
-    """Return an unbuilt layer like `layer` that LiteRT runs in int16, None where it is one."""
-    made = type(layer) is keras.layers.LayerNormalization
-    return _OverAxes.from_config(layer.get_config()) if made else None
+def rewritten(layer: "keras.layers.Layer") -> Any:
+    """Return an unbuilt layer like `layer` of operators that LiteRT runs, None where it is one."""
+    other = {
+        keras.layers.LayerNormalization: _OverAxes,
+        keras.layers.GroupNormalization: _OverGroups,
+    }.get(type(layer))
+    return other and other.from_config(layer.get_config())
 
 
 class _OverAxes(keras.layers.LayerNormalization):
@@ -45,6 +48,23 @@ class _OverAxes(keras.layers.LayerNormalization):
         """Return `inputs` normalised over the axes of the layer."""
         shape = [size if axis in self.axis else 1 for axis, size in enumerate(inputs.shape)]
         return _scaled(self, normalised(inputs, self.axis, self.epsilon), shape)
+
+
+class _OverGroups(keras.layers.GroupNormalization):
+    """A GroupNormalization of any batch: LiteRT can't resize the weighted moments of Keras's.
+
+    One that is masked, or whose channels aren't last, stays as Keras has it.
+    """
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        """Return `inputs` normalised over each group of channels."""
+        inner, last = inputs.shape[1:], inputs.shape.rank - 1
+        if mask is not None or self.axis not in (-1, last) or not inner.is_fully_defined():
+            return super().call(inputs, mask)
+        # Of 4 dimensions, since not all of TFLite's operators take more.
+        grouped = (-1, inner[:-1].num_elements(), self.groups, inner[-1] // self.groups)
+        unit = normalised(tf.reshape(inputs, grouped), (1, 3), self.epsilon)
+        return _scaled(self, tf.reshape(unit, (-1, *inner)), inner[-1:])
 
 
 def _scaled(layer: Any, unit: Any, shape: Any) -> Any:

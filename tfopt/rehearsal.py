@@ -1,6 +1,9 @@
 """What every stage will do to the model, done to one that isn't trained: fail now, not in hours."""
 
+import re
 from typing import Any
+
+import numpy as np
 
 from tfopt import evaluate, export
 from tfopt.checkpoint import reloaded
@@ -11,15 +14,18 @@ from tfopt.export.converter import converted, converter
 from tfopt.facts import Facts, activation_bits, is_quantized, measure
 from tfopt.graph import index_inputs, rebuilt
 from tfopt.models.saved import is_softmax
+from tfopt.runner import ArtifactError, Runner
 from tfopt.stages import Stage, distill
 from tfopt.stages.hold import check_held
-from tfopt.tflite import metadata
+from tfopt.tflite import flatbuffer, metadata
+
+_BATCH = 2
 
 
 def rehearse(experiment: Experiment, splits: Any) -> None:
     """Raise ConfigError where a stage, a teacher or a variant of `experiment` can't be done.
 
-    Its model is built, saved, loaded, rewritten as every stage will, and converted to TFLite.
+    Its model is built, saved, loaded, rewritten as every stage will, converted to TFLite and run.
     """
     model = build(experiment, splits.spec)
     trained = is_trained(experiment.model)
@@ -47,7 +53,31 @@ def rehearse(experiment: Experiment, splits: Any) -> None:
             variant.check(model)
     # Layers that TFLite lacks are told by nothing but its converter.
     content = converted(converter(_reloaded(built)))
+    _check_any_batch(content, built, splits.spec)
     _check_described(content, experiment.name, splits.spec)
+
+
+def _check_any_batch(content: bytes, model: "keras.Model", spec: Any) -> None:
+    """Raise ConfigError unless LiteRT runs the .tflite `content` of `model` at another batch."""
+    try:
+        artifact = export.Artifact(stage="", variant="float32", content=content)
+        Runner(artifact, threads=1)(np.zeros((_BATCH, *spec.shape), np.float32))
+    except ArtifactError as error:
+        raise ConfigError(
+            f"config.model: expected layers that LiteRT runs at any batch, received "
+            f"{_failing(str(error), content, model)} at one of {_BATCH} ({error.__cause__}); "
+            "replace them by layers made of others."
+        ) from error
+
+
+def _failing(said: str, content: bytes, model: "keras.Model") -> str:
+    """Return the layers of `model` of whose operator LiteRT has `said` that it fails."""
+    found = re.search(r"[Nn]ode number (\d+)", said)
+    operators = flatbuffer.read(content).operators
+    failing = operators[int(found[1]) : int(found[1]) + 1] if found else ()
+    names = [layer.name for layer in model.layers]
+    layers = sorted(layer for operator in failing for layer in operator.layers(names))
+    return ", ".join(map(repr, layers)) or "some that fail"
 
 
 def _check_described(content: bytes, name: str, spec: Any) -> None:

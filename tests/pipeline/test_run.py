@@ -248,6 +248,25 @@ def test_layers_that_tflite_lacks_fail_before_training(experiment, tmp_path, mon
         pipeline.run(experiment, tmp_path)
 
 
+def test_layers_that_run_at_a_batch_of_one_alone_fail_before_training(
+    experiment, tmp_path, monkeypatch
+):
+    layers = keras.layers
+    experiment.model = lambda spec: keras.Sequential(
+        [
+            layers.Input(spec.shape),
+            layers.GroupNormalization(4, axis=1, name="rows"),
+            layers.Flatten(),
+            layers.Dense(spec.classes),
+        ]
+    )
+    experiment.stages = [Stage()]
+    monkeypatch.setattr(pipeline, "carry_out", None)
+    message = r"LiteRT runs at any batch, received 'rows' at one of 2 \(.*; replace them by layers"
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run(experiment, tmp_path)
+
+
 def test_a_teacher_of_other_classes_fails_before_training(experiment, tmp_path, monkeypatch):
     other = experiment.model(Spec(shape=(8, 8, 1), class_names=("a", "b", "c"), train_size=1))
     save_model(other, tmp_path / "other.h5")

@@ -10,17 +10,20 @@ from tfopt import preemption
 from tfopt.compat import keras, tf, tflite_convert, tflite_schema
 from tfopt.errors import ConfigError
 from tfopt.export.inputs import Examples, input_names
-from tfopt.graph import calls, copied, rebuilt
+from tfopt.graph import calls, exchanged
 
 
 def converter(model: Any) -> Any:
     """Return a converter of `model` into a file that takes any batch, by default 1."""
     # Deferred, since they load TensorFlow.
+    from tfopt import moments
     from tfopt.recurrent import loop, unrolled
     from tfopt.rounding import converting
 
-    if any(loop(layer) for layer in model._flatten_layers(include_self=False)):
-        model = rebuilt(model, lambda layer: unrolled(layer) if loop(layer) else copied(layer))
+    def runnable(layer: Any) -> Any:
+        return unrolled(layer) if loop(layer) else moments.rewritten(layer)
+
+    model = exchanged(model, runnable)
     with converting(model):
         function, owner = traced(model)
     return tf.lite.TFLiteConverter.from_concrete_functions([function], owner)

@@ -18,7 +18,7 @@ from tfopt.export.variants import (
     named,
 )
 from tfopt.facts import activation_bits, is_quantized
-from tfopt.graph import exchanged, index_inputs
+from tfopt.graph import index_inputs
 from tfopt.spec import bounded, having, spec
 from tfopt.tflite.packing import packed
 
@@ -167,12 +167,10 @@ class Int16x8(Variant):
 
     def convert(self, model: "keras.Model", examples: Any) -> bytes:
         """Return `model` as the bytes of a .tflite, of a quantization-aware one its kernels."""
-        # Deferred, since they load TensorFlow.
-        from tfopt.moments import for_int16
+        # Deferred, since it loads TensorFlow.
         from tfopt.rounding import unranged
 
-        model = unranged(model) if is_quantized(model) else model
-        return Variant.convert(self, exchanged(model, for_int16), examples)
+        return Variant.convert(self, unranged(model) if is_quantized(model) else model, examples)
 
 
 def _end_types(model: "keras.Model", integer: Any, float_io: bool) -> tuple[Any, Any]:
