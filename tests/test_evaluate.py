@@ -81,11 +81,10 @@ def codes_per_channel(values, axis):
     return max(len(set(channel.ravel().tolist())) for channel in np.moveaxis(values, axis, 0))
 
 
-def corrupt(artifact, kernel):
+def corrupt(artifact, kernel, values):
     found = kernel.astype(np.float32).tobytes()
     assert artifact.content.count(found) == 1
-    noise = 5 * np.random.default_rng(3).standard_normal(kernel.size).astype(np.float32)
-    content = artifact.content.replace(found, noise.tobytes())
+    content = artifact.content.replace(found, values.astype(np.float32).tobytes())
     return export.Artifact(stage="train", variant="broken", content=content)
 
 
@@ -230,7 +229,8 @@ def test_a_model_that_knows_nothing_is_said_to(artifacts, model, reference, capl
     ("layer", "blamed"), [("conv", "conv_relu"), ("depthwise", "depthwise"), ("logits", "logits")]
 )
 def test_broken_kernel_is_found(artifacts, model, reference, layer, blamed):
-    broken = corrupt(artifacts["float32"], KERNELS[layer][0])
+    kernel = KERNELS[layer][0]
+    broken = corrupt(artifacts["float32"], kernel, -5 * kernel)  # as many zeros and values
     with pytest.raises(
         evaluate.ArtifactError,
         match=rf"'train_broken'.* at least 95\.0%, measured \d.*part at layer '{blamed}'.*off by",
@@ -325,3 +325,16 @@ def test_latency_runs_at_least_200_times(artifacts, monkeypatch):
     evaluate.latency(artifacts["float32"], np.zeros((1, *SHAPE), np.float32))
     assert len(invoked) == 1 + evaluate._WARM_UP + evaluate._RUNS
     assert evaluate._RUNS >= 200
+
+
+def test_zeros_that_a_file_has_lost_are_an_error_however_well_it_agrees(
+    artifacts, model, reference
+):
+    lacking = corrupt(artifacts["float32"], DENSE.T, DENSE.T + 1e-6)
+    zeros = np.sum(DENSE == 0)
+    message = (
+        f"'train_broken': expected the {zeros} zeros of layer 'logits' to stay, measured 0; the "
+        "variant lost what a stage had won: choose another one in config.variants"
+    )
+    with pytest.raises(evaluate.ArtifactError, match=message):
+        measure(lacking, model, reference)

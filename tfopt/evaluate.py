@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from tfopt.debugger import Noise, debug, layer_errors
 from tfopt.export import Artifact
 from tfopt.export.inputs import Examples, by_name, first
 from tfopt.runner import ArtifactError, Runner
+from tfopt.stages.hold import lost_on_the_way
 from tfopt.tflite import flatbuffer, flatgraph, micro
 
 _LOG = logging.getLogger(__name__)
@@ -144,8 +145,9 @@ def measure(
 
     `outputs` is what `answers(artifact, model, test)` returned, `reference` what `logits(model,
     test)` did. Raises ArtifactError where LiteRT can't run the artifact, or where it doesn't agree
-    with the Keras model (see `agrees`); then `model` tells at which layer they part. `keeps` says
-    whether the variant can keep layers float.
+    with the Keras model (see `agrees`), of which `model` tells at which layer they part, or lacks
+    zeros or shared values that its kernels have. `keeps` says whether the variant can keep layers
+    float.
     """
     expected, labels = reference
     same = (outputs.argmax(-1) == expected.argmax(-1)) & np.isfinite(outputs).all(-1)
@@ -158,7 +160,8 @@ def measure(
             "without training again."
         )
     graph = flatbuffer.read(artifact.content)
-    kernels, operators = graph.kernels(), _operators(graph)
+    kernels, operators, held = graph.kernels(), _operators(graph), facts.measure(model)
+    _check_arrived(artifact.name, held.kernels, kernels)
     fit = micro.fit(artifact.content, graph)
     examples, *_ = next(_batches(model, test))
     median, p90 = latency(artifact, {name: values[:1] for name, values in examples.items()})
@@ -175,7 +178,7 @@ def measure(
         bytes=len(artifact.content),
         gzip_bytes=flatbuffer.gzip_size(artifact.content),
         sparsity=facts.sparsity(kernels),
-        float_bytes=4 * facts.measure(model).params,
+        float_bytes=4 * held.params,
         arena_bytes=fit.arena_bytes,
         micro_refused=next(iter(fit.refused), ""),
         latency_median_us=median,
@@ -186,6 +189,29 @@ def measure(
     )
     _warn(artifact.name, measured)
     return measured
+
+
+def _check_arrived(name: str, held: Iterable, stored: Iterable[flatgraph.Kernel]) -> None:
+    """Raise ArtifactError where zeros or shared values of the `held` kernels aren't `stored`."""
+    found = [
+        facts.Kernel(
+            layer=kernel.name,
+            layer_type="",
+            inner_type="",
+            name=kernel.operator,
+            shape=kernel.shape,
+            zeros=kernel.zeros,
+            distinct=kernel.codes,
+            distinct_total=kernel.codes_total,
+        )
+        for kernel in stored
+    ]
+    for where, what, had, has in lost_on_the_way(held, found):
+        raise ArtifactError(
+            f"artifact {name!r}: expected the {had:,} {what} of {where} to stay, measured {has:,}; "
+            "the variant lost what a stage had won: choose another one in config.variants, the "
+            "same command goes on without training again."
+        )
 
 
 def _warn(name: str, measured: Measurement) -> None:

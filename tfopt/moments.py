@@ -46,8 +46,9 @@ class _OverAxes(keras.layers.LayerNormalization):
 
     def call(self, inputs: Any) -> Any:
         """Return `inputs` normalised over the axes of the layer."""
-        shape = [size if axis in self.axis else 1 for axis, size in enumerate(inputs.shape)]
-        return _scaled(self, normalised(inputs, self.axis, self.epsilon), shape)
+        axes: Any = self.axis
+        shape = [size if axis in axes else 1 for axis, size in enumerate(inputs.shape)]
+        return _scaled(self, normalised(inputs, axes, self.epsilon), shape)
 
 
 class _OverGroups(keras.layers.GroupNormalization):

@@ -1,15 +1,18 @@
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tfopt import export
-from tfopt.compat import keras
+from tfopt.compat import keras, tf
 from tfopt.config import Experiment
+from tfopt.data import Spec
 from tfopt.errors import ConfigError
 from tfopt.export import GPTQ, MSE, Dynamic, EdgeQuantized, MinMax, Octav, Static, WeightOnly
-from tfopt.runner import Runner
-from tfopt.stages import Stage
+from tfopt.runner import ArtifactError, Runner
+from tfopt.stages import Cluster, Stage
+from tfopt.testing import check_variant
 from tfopt.tflite import flatbuffer
 
 EXAMPLES = np.random.default_rng(0).standard_normal((32, 8, 8, 2)).astype(np.float32)
@@ -123,3 +126,40 @@ def test_a_missing_package_is_named_with_its_extra(model, monkeypatch):
         ConfigError, match=r"ai-edge-quantizer, found none; pip install 'tfopt\[edge"
     ):
         EdgeQuantized().check(model)
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((64,), name="input")
+    hidden = keras.layers.Dense(64, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, name="logits")(hidden), name="net")
+    samples = tf.data.Dataset.from_tensors((np.zeros((1, 64)), 0))
+    return Cluster(clusters=8, epochs=0).prepare(model, 0, samples)
+
+
+SPREADING = [
+    (EdgeQuantized(bits=8, weights=GPTQ(), activations=WeightOnly()), r"weights than GPTQ\(\)"),
+    (EdgeQuantized(block=32, activations=Dynamic()), "block=0"),
+]
+
+
+@pytest.mark.parametrize(("variant", "instead"), SPREADING, ids=["gptq", "block"])
+def test_what_would_round_equal_weights_to_different_codes_is_refused(clustered, variant, instead):
+    message = f"without shared values, received 'hidden', .* made 8 distinct .* choose .*{instead}"
+    with pytest.raises(ConfigError, match=message):
+        variant.check(clustered)
+    replace(variant, exclude=("*",)).check(clustered)
+
+
+def test_shared_values_that_a_file_has_lost_are_an_error(clustered, monkeypatch):
+    variant, _ = SPREADING[0]
+    monkeypatch.setattr(EdgeQuantized, "_check_shared", lambda *_: None)
+    spec = Spec(shape=(64,), class_names=("a", "b", "c"), train_size=16)
+    message = (
+        rf"artifact 'train_{variant.name}': expected the 8 distinct values per channel of layer "
+        r"'hidden' to stay, measured (9|\d\d); the variant lost what a stage had won"
+    )
+    with pytest.raises(ArtifactError, match=message):
+        check_variant(variant, clustered, spec=spec)
+    check_variant(EdgeQuantized(bits=8), clustered, spec=spec)

@@ -5,7 +5,7 @@ from tfopt.compat import keras, tf
 from tfopt.errors import RunError
 from tfopt.facts import Facts, Kernel, kernel_variables, measure
 from tfopt.stages import AtOnce, Equalize, Prune, Quantize, Stage
-from tfopt.stages.hold import check_held, hold
+from tfopt.stages.hold import check_held, hold, lost_on_the_way
 from tfopt.testing import check_stage
 
 
@@ -214,3 +214,34 @@ def test_zeros_of_attention_are_counted_beside_a_normalization_that_becomes_a_ke
             kernel.assign_add(tf.fill(kernel.shape, 0.1))
     with pytest.raises(RunError, match="zeros of the layers attention to stay, measured 0"):
         check_held("quantize", measure(pruned), measure(prepared), scaled=True)
+
+
+def matrix(layer, size=100, zeros=0, distinct=8):
+    return Kernel(
+        layer=layer,
+        layer_type="Dense",
+        inner_type="Dense",
+        name="kernel",
+        shape=(size, 1),
+        zeros=zeros,
+        distinct=distinct,
+        distinct_total=distinct,
+    )
+
+
+VALUES = "distinct values per channel"
+LOST = [
+    ([matrix("a", zeros=9), matrix("b")], [matrix("b", zeros=5), matrix("a", zeros=10)], []),
+    ([matrix("a", zeros=9)], [matrix("a")], [("layer 'a'", "zeros", 9, 0)]),
+    ([matrix("a")], [matrix("a", distinct=9)], [("layer 'a'", VALUES, 8, 9)]),
+    ([matrix("a", distinct=90)], [matrix("a", distinct=99)], []),
+    # Stored in parts, or under a name that isn't the layer's.
+    ([matrix("a", zeros=9)], [matrix("a", 50), matrix("a", 50, zeros=9)], []),
+    ([matrix("a", zeros=9)], [matrix("x", zeros=8)], [("the layers a", "zeros", 9, 8)]),
+    ([matrix("a", zeros=9)], [matrix("x", 50)], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("held", "stored", "lost"), LOST)
+def test_what_a_file_has_lost_of_its_model_is_told_by_layer(held, stored, lost):
+    assert list(lost_on_the_way(held, stored)) == lost

@@ -1,5 +1,6 @@
 """Variants that ai-edge-quantizer makes of the float32 file: 4 bit weights, GPTQ, blocks."""
 
+import fnmatch
 import importlib.util
 import re
 import warnings
@@ -12,11 +13,15 @@ from tfopt.errors import ConfigError
 from tfopt.export.calibration import MinMax, ranges
 from tfopt.export.inputs import Examples
 from tfopt.export.variants import Variant, check_exclude, chosen, excluded, named
+from tfopt.facts import Kernel, measure
 from tfopt.spec import bounded, having, spec
+from tfopt.stages.hold import is_initial, shares_values
 
 _ALL = ".*"
 # What computes with weights of 4 bit; depthwise kernels and embeddings have 8.
 _KERNELS = ("FULLY_CONNECTED", "CONV_2D")
+# Layers of whose weights each is rounded by itself, and with one scale in a channel.
+_ONE_BY_ONE = ("Conv", "DepthwiseConv", "SeparableConv", "Embedding")
 
 
 @spec
@@ -137,6 +142,7 @@ class EdgeQuantized(Variant):
                 f"variant {self.name!r}: expected the package ai-edge-quantizer, found none; "
                 "pip install 'tfopt[edge]'."
             )
+        self._check_shared(model)
         for layer in model.layers if self.block else ():
             if isinstance(layer, keras.layers.Dense) and layer.kernel.shape[0] % self.block:
                 raise ConfigError(
@@ -144,6 +150,24 @@ class EdgeQuantized(Variant):
                     f"{self.block} inputs, received {layer.name!r} with {layer.kernel.shape[0]}; "
                     "choose block=0."
                 )
+
+    def _check_shared(self, model: "keras.Model") -> None:
+        """Raise ConfigError where weights that are equal would be rounded to different codes."""
+        if not (self.block or isinstance(self.weights, GPTQ)):
+            return
+        option = "block=0" if self.block else "other weights than GPTQ()"
+        for kernel in measure(model).kernels:
+            dense = not kernel.inner_type.startswith(_ONE_BY_ONE) and not self._excludes(kernel)
+            constant = is_initial(kernel.distinct_total, kernel.zeros > 0)
+            if dense and not constant and shares_values(kernel):
+                raise ConfigError(
+                    f"variant {self.name!r}: expected kernels without shared values, received "
+                    f"{kernel.layer!r}, of which a stage has made {kernel.distinct:,} distinct "
+                    f"values per channel, which it would round to more; choose {option}."
+                )
+
+    def _excludes(self, kernel: Kernel) -> bool:
+        return any(fnmatch.fnmatchcase(kernel.layer, pattern) for pattern in self.exclude)
 
     def complete(self, content: bytes, model: "keras.Model", examples: Examples) -> bytes:
         """Return the float32 `content` quantized."""

@@ -4,7 +4,8 @@ The constraint is measured from the weights themselves and imposed on the variab
 it holds after every optimizer step, on every replica and after a resume, whatever the stage.
 """
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def hold(model: "keras.Model", *, trained: bool) -> None:
     """
     masks, variables = _masks(model), kernel_variables(model)
     for kernel in measure(model).kernels:
-        if not trained and _is_initial(kernel.distinct_total, kernel.zeros > 0):
+        if not trained and is_initial(kernel.distinct_total, kernel.zeros > 0):
             continue
         # In mixed precision Keras wraps the variable, and asks the one inside.
         variable = getattr(variables[kernel.key], "_variable", variables[kernel.key])
@@ -56,7 +57,7 @@ def check_held(
     kept = {(kernel.key, kernel.shape): kernel for kernel in after.kernels}
     renamed = []
     for kernel in before.kernels:
-        if not trained and _is_initial(kernel.distinct_total, kernel.zeros > 0):
+        if not trained and is_initial(kernel.distinct_total, kernel.zeros > 0):
             continue
         now = kept.pop((kernel.key, kernel.shape), None)
         renamed += [] if now else [kernel]
@@ -67,19 +68,52 @@ def check_held(
     _check_rewritten(stage, renamed, made)
 
 
+def lost_on_the_way(
+    held: Iterable[Kernel], stored: Iterable[Kernel]
+) -> Iterator[tuple[str, str, int, int]]:
+    """Yield where, what, and how much of it was `held` and is `stored`, of what a file has lost.
+
+    `stored` are the kernels of the file, which tell the layer and no names of their own. Rounding
+    adds zeros and makes values equal: it takes nothing away. Layers that are found in another
+    size, as where the converter has taken one apart, are compared with each other.
+    """
+    by_layer = [defaultdict(list), defaultdict(list)]
+    for kernels, found in zip((held, stored), by_layer, strict=True):
+        for kernel in kernels:
+            found[kernel.layer].append(kernel)
+    before, now = by_layer
+    sizes = [{name: _size(kernels) for name, kernels in found.items()} for found in by_layer]
+    same = [name for name, size in sizes[0].items() if sizes[1].get(name) == size]
+    pairs = [(f"layer {name!r}", before.pop(name), now.pop(name)) for name in same]
+    rest = (sum(found.values(), []) for found in by_layer)
+    for where, had, has in (*pairs, (f"the layers {', '.join(before)}", *rest)):
+        for loss in _losses_together(had, has, added=0):
+            yield where, *loss
+
+
 def _check_rewritten(stage: str, before: list[Kernel], made: list[Kernel]) -> None:
-    sizes = [sum(kernel.size for kernel in kernels) for kernels in (before, made)]
-    if not before or sizes[0] != sizes[1]:
-        return
-    where = f"the layers {', '.join(dict.fromkeys(kernel.layer for kernel in before))}"
-    had, has = (sum(kernel.zeros for kernel in kernels) for kernels in (before, made))
-    if is_sparse(had, sizes[0]) and has < had:
-        raise _lost(stage, had, "zeros", where, has)
-    shared = all(is_shared(k.distinct - (k.zeros > 0), k.channel_nonzeros) for k in before)
-    had, has = (max(kernel.distinct for kernel in kernels) for kernels in (before, made))
     # A rewriting may have brought zeros, one value more.
-    if shared and has > had + 1:
-        raise _lost(stage, had, "distinct values per channel", where, has)
+    for what, had, has in _losses_together(before, made, added=1):
+        where = f"the layers {', '.join(dict.fromkeys(kernel.layer for kernel in before))}"
+        raise _lost(stage, had, what, where, has)
+
+
+def _losses_together(
+    before: list[Kernel], made: list[Kernel], *, added: int
+) -> Iterator[tuple[str, int, int]]:
+    """Yield what is lost of kernels that are told by their size in all; values may be `added`."""
+    if not before or _size(before) != _size(made):
+        return
+    had, has = (sum(kernel.zeros for kernel in kernels) for kernels in (before, made))
+    if is_sparse(had, _size(before)) and has < had:
+        yield "zeros", had, has
+    had, has = (max(kernel.distinct for kernel in kernels) for kernels in (before, made))
+    if all(map(shares_values, before)) and has > had + added:
+        yield "distinct values per channel", had, has
+
+
+def _size(kernels: list[Kernel]) -> int:
+    return sum(kernel.size for kernel in kernels)
 
 
 def _lost(stage: str, had: int, what: str, where: str, has: int) -> RunError:
@@ -89,7 +123,7 @@ def _lost(stage: str, had: int, what: str, where: str, has: int) -> RunError:
     )
 
 
-def _is_initial(distinct: int, has_zeros: bool) -> bool:
+def is_initial(distinct: int, has_zeros: bool) -> bool:
     """Return whether a kernel of so many values may be a constant, or an identity."""
     return distinct <= 1 + has_zeros
 
@@ -118,6 +152,11 @@ def is_sparse(zeros: int, size: int) -> bool:
 def is_shared(distinct: int, weights: int) -> bool:
     """Return whether so few values of so many weights, zeros aside, were put there by a stage."""
     return weights > 1 and distinct <= min(_SHARED * weights, _CODEBOOK)
+
+
+def shares_values(kernel: Kernel) -> bool:
+    """Return whether a stage has put so few values into each channel of `kernel`."""
+    return is_shared(kernel.distinct - (kernel.zeros > 0), kernel.channel_nonzeros)
 
 
 def _is_affine(kernel: Kernel) -> bool:
