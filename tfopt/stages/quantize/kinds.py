@@ -61,7 +61,7 @@ _INTERPOLATIONS = ("nearest", "bilinear")
 # TFLite computes these in ranges of their own.
 FIXED = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 # Of the activations that TFLite computes by several operators: those that are int8, each.
-_COMPOSED = ("exponential", "hard_sigmoid", "mish", "selu", "softplus", "softsign")
+_COMPOSED = ("exponential", "mish", "selu", "softplus", "softsign")
 
 
 def why_float(kind: Kind, name: str) -> str:

@@ -125,12 +125,20 @@ class Rewriter:
         if name == "swish":
             gate = self.activated(x, "sigmoid", layer, f"{layer.name}_sigmoid")
             return self.end(layer, keras.layers.Multiply(name=self.named(label))([x, gate]))
+        if name == "hard_sigmoid":
+            return self._hard_sigmoid(x, layer, label)
         y = keras.layers.Activation(name, name=self.named(label))(x)
         if name in FIXED:
             return self.ranged(y, label, fixed=FIXED[name])
         if name != "gelu":
             y = self._remark(y, layer, why_float(Kind.ACTIVATION, name))
         return self.end(layer, y)
+
+    def _hard_sigmoid(self, x: Any, layer: Any, label: str) -> Any:
+        # 0.2 x + 0.5 within 0 and 1, of which TFLite fuses with the sum no bounds but relu6's.
+        steep = self.ranged(1.2 * x, f"{layer.name}_steep")
+        clipped = self.ranged(tf.nn.relu6(steep + 3.0), f"{layer.name}_clipped", fixed=(0.0, 6.0))
+        return self.ranged(clipped * (1 / 6), label, fixed=(0.0, 1.0))
 
     def closed(self, layer: Any, x: Any) -> Any:
         """Return `x`, the linear output of `layer`, after its activation, rounded."""
