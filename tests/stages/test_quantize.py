@@ -29,6 +29,7 @@ GRU_BEGIN = "FULLY_CONNECTED ADD LOGISTIC MUL ADD TANH MUL SUB"
 GRU_STEP = " FULLY_CONNECTED ADD LOGISTIC MUL ADD TANH SUB MUL ADD"
 BOTH_GRUS = f"{GRU_BEGIN}{GRU_STEP} {GRU_BEGIN}{GRU_STEP}"
 BIASED, STEPS = {"bias_initializer": "normal"}, {"return_sequences": True}
+EDGES = [[0, 0], [1, 1], [1, 1], [0, 0]]
 LAYER_NORM = "MEAN SUB MUL MEAN ADD MAXIMUM RSQRT MUL DEPTHWISE_CONV_2D"
 
 
@@ -93,6 +94,9 @@ KINDS = {
     "rescaling": (L.Rescaling(0.5, 1.0), IMAGE, "DEPTHWISE_CONV_2D"),
     "normalization": (L.Normalization(mean=1.0, variance=4.0), IMAGE, "DEPTHWISE_CONV_2D"),
     "resizing": (L.Resizing(3, 3), IMAGE, "RESIZE_BILINEAR"),
+    "gather": (lambda x: tf.gather(conv(x), [0, 2], axis=1), IMAGE, "CONV_2D GATHER"),
+    "depths": (lambda x: tf.nn.space_to_depth(conv(x), 2), IMAGE, "CONV_2D SPACE_TO_DEPTH"),
+    "mirrored": (lambda x: tf.pad(conv(x), EDGES, "REFLECT"), IMAGE, "CONV_2D MIRROR_PAD"),
     "operators": (lambda x: operators(x, conv(x)), IMAGE, OPERATORS),
     "nested": (keras.Sequential([L.Input(IMAGE), L.Conv2D(4, 1), L.ReLU()]), IMAGE, "CONV_2D"),
     "shared": (lambda x: twice(L.Conv2D(3, 1, activation="relu"), x), IMAGE, "CONV_2D CONV_2D"),

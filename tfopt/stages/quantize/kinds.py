@@ -47,8 +47,10 @@ _OPERATORS = {
     Kind.RELU: "nn.relu nn.relu6",
     Kind.OWN: "__operators__.add math.add math.subtract math.multiply math.reduce_mean "
     "math.reduce_sum math.squared_difference linalg.matmul nn.leaky_relu cast",
-    Kind.SAME: "expand_dims identity image.resize math.reduce_max nn.max_pool2d "
-    "pad reshape reverse slice split squeeze stop_gradient strided_slice tile transpose",
+    Kind.SAME: "compat.v1.gather compat.v1.gather_nd compat.v1.pad expand_dims identity "
+    "image.crop_to_bounding_box image.resize linalg.matrix_transpose math.reduce_max "
+    "nn.depth_to_space nn.max_pool2d nn.space_to_depth pad repeat reshape reverse slice split "
+    "squeeze stop_gradient strided_slice tile transpose",
     Kind.MEAN: "nn.avg_pool2d",
     Kind.JOINT: "concat math.maximum math.minimum stack",
     Kind.ACTIVATION: "math.sigmoid math.tanh nn.gelu nn.silu nn.softmax",
