@@ -62,6 +62,15 @@ def hard_swish(x):
     return L.Multiply()([x, L.ReLU(6.0)(x + 3.0) * (1.0 / 6.0)])
 
 
+def timed(layer):
+    return L.TimeDistributed(layer)
+
+
+def timed_cnn(x):
+    x = timed(L.ReLU())(timed(L.BatchNormalization())(timed(L.Conv2D(4, 3))(x)))
+    return timed(L.Dense(3))(timed(L.Flatten())(timed(L.MaxPooling2D())(x)))
+
+
 def twice(layer, x):
     return layer(layer(x))
 
@@ -77,6 +86,10 @@ KINDS = {
     "rows": (lambda x: norm(L.Dense(8, "relu")(x)), (8,), "FULLY_CONNECTED DEPTHWISE_CONV_2D"),
     "steps": (lambda x: L.Dense(5, "relu")(x), (6, 4), "FULLY_CONNECTED"),
     "einsum": (L.EinsumDense("abc,cd->abd", (6, 5), bias_axes="d"), (6, 4), "FULLY_CONNECTED"),
+    "timed_rows": (lambda x: timed(L.Dense(5, "relu"))(x), (6, 4), "FULLY_CONNECTED"),
+    "timed_conv": (lambda x: timed(L.Conv2D(5, 3))(x), (2, *IMAGE), "CONV_2D"),
+    "timed_cnn": (lambda x: timed_cnn(x), (2, *IMAGE), "CONV_2D MAX_POOL_2D FULLY_CONNECTED"),
+    "timed_norm": (lambda x: timed(L.LayerNormalization())(x), (4, 8), LAYER_NORM),
     "pool1d": (lambda x: L.MaxPooling1D()(L.Conv1D(4, 1)(x)), (8, 4), "CONV_2D MAX_POOL_2D"),
     "mean1d": (lambda x: L.Conv1D(4, 1)(L.AveragePooling1D()(L.Conv1D(4, 1)(x))), (8, 4), AVERAGED),
     "mean2d": (lambda x: conv(L.AveragePooling2D()(conv(x))), IMAGE, AVERAGED),
@@ -366,6 +379,19 @@ def test_ranges_begin_where_the_data_is_and_follow_it():
         made(examples - 20, training=True)
     assert ends.low.numpy() == pytest.approx((examples - 20).min(), rel=0.01)
     assert 0 <= ends.high.numpy() < 0.01 * examples.max()
+
+
+@pytest.mark.parametrize("kind", ["timed_rows", "timed_conv"])
+def test_what_is_applied_at_each_step_has_a_scale_for_each_channel(kind):
+    layers, shape, _ = KINDS[kind]
+    model = model_of(layers, shape)
+    kernel = model.layers[1].layer.kernel
+    kernel.assign(kernel * np.float32([1, 10, 100, 1000, 1000]))
+    examples = examples_for(model)
+    graph = flatbuffer.read(Int8().convert(quantized(model, examples), examples))
+    (stored,) = (each for each in graph.kernels() if each.name != "logits")
+    assert (stored.dtype, stored.shape[0]) == ("int8", 5)
+    assert stored.scale_greatest > 100 * stored.scale_least
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tfopt.rounding import Range, Remark, Rounded
 from tfopt.stages.quantize import composite
 from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
 from tfopt.stages.quantize.plan import Plan
+from tfopt.stages.quantize.timed import at_once
 
 # LiteRT runs kernels of 4 bits in CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED.
 _EIGHT_BITS = ("Conv1D", "Conv2DTranspose", "DepthwiseConv1D", "SeparableConv1D")
@@ -25,7 +26,7 @@ def rewritten(
     that of tensors, whose ranges move by `rate` a step. Raises ConfigError for a kernel of
     4 bits that LiteRT can't run.
     """
-    flat = rebuilt(_with_ranged_inputs(model, activations, rate))
+    flat = rebuilt(_with_ranged_inputs(model, activations, rate), at_once)
     return rebuilt(flat, Rewriter(flat, bits, activations=activations, rate=rate))
 
 
