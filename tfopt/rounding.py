@@ -28,7 +28,8 @@ class Range(keras.layers.Layer):
     step, and always contains 0; it is `fixed` (low, high) where TFLite prescribes it.
     `nonnegative` spares the search for a smallest value; `of` is the layer before quantization
     whose numbers these are. Every replica sees the whole batch's range. 16 bits are left
-    unrounded: what they take is nothing to learn from.
+    unrounded: what they take is nothing to learn from. The range reaches by `below` under the
+    smallest value.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Range(keras.layers.Layer):
         rate: float = 0.0,
         fixed: tuple[float, float] | None = None,
         nonnegative: bool = False,
+        below: float = 0.0,
         of: str = "",
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.bits, self.rate, self.fixed, self.nonnegative = bits, rate, fixed, nonnegative
-        self.of = of
+        self.below, self.of = below, of
         self.supports_masking = True
         self.observed: list | None = None
         self.converting = False
@@ -109,14 +111,14 @@ class Range(keras.layers.Layer):
         return self.bits < 16 and not self.fixed
 
     def extremes(self, inputs: Any) -> tuple[Any, Any]:
-        """Return the smallest and the largest value of `inputs` and 0."""
+        """Return the ends of a range of `inputs` and 0."""
         inputs = tf.stop_gradient(inputs)
         low = tf.zeros(()) if self.nonnegative else tf.minimum(tf.reduce_min(inputs), 0.0)
-        return low, tf.maximum(tf.reduce_max(inputs), 0.0)
+        return low - self.below, tf.maximum(tf.reduce_max(inputs), 0.0)
 
     def get_config(self) -> dict:
         """Return the options."""
-        options = ("bits", "rate", "fixed", "nonnegative", "of")
+        options = ("bits", "rate", "fixed", "nonnegative", "below", "of")
         return {**super().get_config(), **{name: getattr(self, name) for name in options}}
 
 
@@ -135,7 +137,7 @@ class Remark(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Return `inputs`."""
-        if not self.reason:
+        if not self.reason or not inputs.dtype.is_floating:
             return tf.identity(inputs)
         # TFLite's converter quantizes whatever stands between two ranges; this is an operator
         # that it neither quantizes nor folds away, and it changes no bit but of negatives' last.
@@ -157,7 +159,7 @@ class Rounded(keras.layers.Wrapper):
     def __init__(self, layer: "keras.layers.Layer", *, bits: int, **options: Any) -> None:
         super().__init__(layer, **{"name": layer.name, **options})
         self.bits = bits
-        self.supports_masking = True
+        self.supports_masking = layer.supports_masking
 
     def call(self, inputs: Any) -> Any:
         """Return what the layer computes with its rounded kernel."""
@@ -201,6 +203,43 @@ class Zeros(keras.layers.Layer):
     def get_config(self) -> dict:
         """Return the options."""
         return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
+class Mask(keras.layers.Layer):
+    """Returns the mask of steps that its input comes with, (batch, steps) of bool."""
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        """Return `mask`."""
+        del inputs
+        return tf.cast(mask, tf.bool)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """Return None: the mask has none itself."""
+
+
+@keras.saving.register_keras_serializable(package="tfopt")
+class Remasked(keras.layers.Layer):
+    """Returns the first of two tensors with the mask of steps of the second."""
+
+    def call(self, inputs: Any) -> Any:
+        """Return the first of `inputs`."""
+        return tf.identity(inputs[0])
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Return the second mask."""
+        del inputs
+        return mask[1]
+
+
+def is_masked(tensor: Any) -> bool:
+    """Return whether the symbolic `tensor` comes with a mask of steps."""
+    return getattr(tensor, "_keras_mask", None) is not None
+
+
+def remasked(y: Any, x: Any, name: str | None = None) -> Any:
+    """Return `y`, computed of `x` by operators, which lose a mask, with the one that `x` has."""
+    return Remasked(name=name)([y, x]) if is_masked(x) and not is_masked(y) else y
 
 
 def left_float(model: "keras.Model") -> dict[str, str]:

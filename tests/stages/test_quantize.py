@@ -32,6 +32,8 @@ BIASED, STEPS = {"bias_initializer": "normal"}, {"return_sequences": True}
 EDGES = [[0, 0], [1, 1], [1, 1], [0, 0]]
 LAYER_NORM = "MEAN SUB MUL MEAN ADD MAXIMUM RSQRT MUL DEPTHWISE_CONV_2D"
 
+ATTENTION = f"{4 * 'FULLY_CONNECTED '} BATCH_MATMUL SELECT_V2 SOFTMAX BATCH_MATMUL"
+
 
 def norm(x):
     made = L.BatchNormalization(beta_initializer="normal", moving_mean_initializer="normal")
@@ -69,6 +71,10 @@ def timed(layer):
 def timed_cnn(x):
     x = timed(L.ReLU())(timed(L.BatchNormalization())(timed(L.Conv2D(4, 3))(x)))
     return timed(L.Dense(3))(timed(L.Flatten())(timed(L.MaxPooling2D())(x)))
+
+
+def masked(x, steps):
+    return L.MultiHeadAttention(2, 4)(x, x, attention_mask=steps[:, None, :])
 
 
 def twice(layer, x):
@@ -122,6 +128,8 @@ KINDS = {
     "one_step": (L.GRU(4, **BIASED), (1, 2), GRU_BEGIN),
     "both": (L.Bidirectional(L.LSTM(4)), (1, 2), f"{LSTM_BEGIN} {LSTM_BEGIN} CONCATENATION"),
     "both_steps": (L.Bidirectional(L.GRU(4, **STEPS)), (2, 2), f"{BOTH_GRUS} CONCATENATION"),
+    "causal": (lambda x: L.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True), (6, 8), ATTENTION),
+    "masked": (lambda x: masked(x, x[:, :, 0] > -1.0), (6, 8), f"GREATER {ATTENTION}"),
 }  # fmt: skip
 SHUFFLING = {"RESHAPE", "EXPAND_DIMS", "SHAPE", "STRIDED_SLICE", "PACK", "TRANSPOSE"}
 
@@ -245,9 +253,9 @@ def test_a_layer_left_float_is_quantized_after_training_if_its_reason_says_so(na
     assert {operator.kind for operator in left} - {"QUANTIZE", "DEQUANTIZE"} == float_ops
 
 
-def encoder(x):
+def encoder(x, **masks):
     for name in ("first", "second"):
-        attended = L.MultiHeadAttention(2, 8, name=f"{name}_attention")(x, x)
+        attended = L.MultiHeadAttention(2, 8, name=f"{name}_attention")(x, x, **masks)
         x = L.LayerNormalization(name=f"{name}_norm")(L.Add(name=f"{name}_add")([x, attended]))
         hidden = L.Dense(32, "gelu", name=f"{name}_up")(x)
         x = L.Add(name=f"{name}_out")([x, L.Dense(16, name=f"{name}_down")(hidden)])
@@ -272,6 +280,69 @@ def test_a_transformer_of_tokens_is_int8_throughout():
     run = Runner(Artifact(stage="quantize", variant="int8", content=content), threads=1)
     expected = finished(examples, training=False).numpy()
     assert np.abs(run(examples) - expected).mean() < 0.1 * np.abs(expected).mean()
+
+
+def implicit(tokens):
+    return encoder(L.Embedding(20, 16, mask_zero=True, name="tokens")(tokens))
+
+
+def explicit(tokens):
+    steps = tf.not_equal(tokens, 0)[:, None, :]
+    return encoder(L.Embedding(20, 16, name="tokens")(tokens), attention_mask=steps)
+
+
+# For each: the layers, the type of the tokens, and what of it stays float.
+PADDED = {
+    "implicit": (implicit, "int32", []),
+    "implicit_float": (implicit, "float32", ["tokens_mask"]),
+    "explicit": (explicit, "float32", ["tf.math.not_equal"]),
+}
+
+
+def negate_padding(table):
+    rows = table.embeddings.numpy()
+    table.set_weights([np.concatenate([-rows[:1], rows[1:]])])
+
+
+@pytest.mark.parametrize("kind", PADDED)
+def test_a_transformer_of_padded_tokens_is_int8_but_for_what_makes_the_mask(kind):
+    layers, dtype, kept = PADDED[kind]
+    model = model_of(layers, (12,), dtype)
+    model.get_layer("tokens").set_weights([RNG.normal(size=(20, 16))])
+    lengths = np.arange(64)[:, None] % 10 + 2
+    examples = np.where(np.arange(12) < lengths, RNG.integers(1, 20, (64, 12)), 0).astype(dtype)
+    expected = model(examples, training=False).numpy()
+    finished = reloaded(quantized(model, examples))
+    assert list(left_float(finished)) == kept
+    trained_as = finished(examples, training=False).numpy()
+    assert np.abs(trained_as - expected).mean() < 0.1 * expected.std()
+    content = Int8().convert(finished, examples)
+    graph = flatbuffer.read(content)
+    floats = {operator.kind for operator in graph.with_precision("float")}
+    assert floats == ({"CAST", "NOT_EQUAL"} if kept else set())
+    assert {kernel.dtype for kernel in graph.kernels()} == {"int8"}
+    run = Runner(Artifact(stage="quantize", variant="int8", content=content), threads=1)
+    assert np.abs(run(examples) - trained_as).mean() < 0.1 * np.abs(trained_as).mean()
+    negate_padding(finished.get_layer("tokens"))
+    np.testing.assert_array_equal(finished(examples, training=False), trained_as)
+
+
+def test_a_mask_reaches_what_takes_it_past_layers_that_are_built_of_others():
+    def layers(tokens):
+        x = norm(L.Embedding(9, 4, mask_zero=True, name="table")(tokens))
+        x = L.LayerNormalization()(timed(L.Dense(4))(x))
+        x = L.Activation("hard_sigmoid")(L.Dense(4)(x))
+        return L.GlobalAveragePooling1D(name="mean")(x)
+
+    model = model_of(layers, (6,), "int32")
+    examples = np.minimum(examples_for(model), 8) * (np.arange(6) < 4)
+    expected = model(examples).numpy()
+    finished = reloaded(quantized(model, examples))
+    assert left_float(finished) == {"mean": "a mask of steps reaches it"}
+    trained_as = finished(examples).numpy()
+    assert np.abs(trained_as - expected).mean() < 0.1 * expected.std()
+    negate_padding(finished.get_layer("table"))
+    np.testing.assert_array_equal(finished(examples), trained_as)
 
 
 @pytest.mark.parametrize("trained_so", [True, False])

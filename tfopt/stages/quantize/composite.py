@@ -3,6 +3,7 @@
 Loads TensorFlow when imported. `rewriter` is the `rewrite.Rewriter` of the model.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 
 from tfopt.compat import keras, tf
 from tfopt.moments import normalised
+from tfopt.rounding import Mask, is_masked
 from tfopt.stages.quantize import loops
 from tfopt.stages.quantize.linear import affine, dense
 
-# Added to the scores that a mask takes out of a softmax.
-_MASKED = -1e9
+# Scores that a mask takes out of a softmax: by less than any other, and in int8, which ends at
+# the range's lower end, by so much less than the least one that their shares are below its step.
+_MASKED, _ROOM = -256.0, 8.0
 
 
 def can_build(layer: Any) -> bool:
@@ -64,11 +67,16 @@ def _attention(rewriter: Any, layer: Any) -> Callable:
         projected = rewriter.ranged(projections[name](x), f"{layer.name}_{name}")
         return tf.transpose(projected, (0, 2, 1, 3))
 
-    def called(query: Any, value: Any, key: Any = None, **options: Any) -> Any:
+    def called(
+        query: Any, value: Any, key: Any = None, attention_mask: Any = None, **options: Any
+    ) -> Any:
         keys = heads("key", value if key is None else key)
         scores = tf.matmul(heads("query", query), keys, transpose_b=True)
-        scores = rewriter.ranged(scores, f"{layer.name}_scores")
-        shares = _softmax(rewriter, layer, scores, _mask(layer, query, value, options))
+        masks = _masks(rewriter, layer, {"query": query, "value": value, "key": key})
+        masks += [] if attention_mask is None else [_of_heads(tf.cast(attention_mask, tf.bool))]
+        if options.get("use_causal_mask"):
+            masks.append(np.tril(np.ones((1, 1, query.shape[1], value.shape[1]), bool)))
+        shares = _softmax(rewriter, layer, scores, masks)
         if layer._dropout:
             shares = keras.layers.Dropout(layer._dropout, name=f"{layer.name}_dropout")(shares)
         mixed = tf.matmul(shares, heads("value", value))
@@ -83,20 +91,44 @@ def _scaled(dense: Any, factor: float) -> tuple[np.ndarray, np.ndarray | None]:
     return factor * dense.kernel.numpy(), bias
 
 
-def _softmax(rewriter: Any, layer: Any, scores: Any, mask: Any) -> Any:
-    if mask is not None:
-        # In 8 bits a mask would leave nothing of the scores.
-        scores = scores + (1.0 - tf.cast(mask, tf.float32)) * _MASKED
+def _softmax(rewriter: Any, layer: Any, scores: Any, masks: list) -> Any:
+    room = {"below": _ROOM} if masks else {}
+    rounded = rewriter.range(f"{layer.name}_scores", **room)
+    scores = rounded(scores)
+    if masks:
+        mask = functools.reduce(tf.logical_and, masks)
+        # In the same range, as TFLite's operator has it.
+        scores = rounded(tf.where(mask, scores, _MASKED), learns=False)
     return rewriter.activated(scores, "softmax", layer, f"{layer.name}_softmax")
 
 
-def _mask(layer: Any, query: Any, value: Any, options: dict) -> Any:
-    """Return what `layer` multiplies its shares by, (batch, 1, queries, keys), None for nothing."""
-    given = options.get("attention_mask")
-    if options.get("use_causal_mask"):
-        causal = np.tril(np.ones((1, query.shape[1], value.shape[1]), np.float32))
-        given = causal if given is None else tf.cast(given, tf.float32) * causal
-    return None if given is None else given[:, None] if len(given.shape) == 3 else given
+def _masks(rewriter: Any, layer: Any, taken: dict) -> list:
+    """Return the masks of steps that the tensors `taken` by name come with.
+
+    Each is (batch, heads, queries, keys) with 1 for what it is the same for.
+    """
+    masks = []
+    for name, tensor in taken.items():
+        if is_masked(tensor):
+            mask = _steps(rewriter, tensor, f"{layer.name}_{name}_mask")
+            steps = (tensor.shape[1], 1) if name == "query" else (1, tensor.shape[1])
+            masks.append(tf.reshape(mask, (-1, 1, *steps)))
+    return masks
+
+
+def _steps(rewriter: Any, tensor: Any, name: str) -> Any:
+    """Return the mask of steps of `tensor`, (batch, steps)."""
+    mask, source = Mask(name=rewriter.named(name))(tensor), tensor.node
+    while masked := [each for each in source.keras_inputs if is_masked(each)]:
+        source = masked[0].node
+    return rewriter.compared(mask, source.keras_inputs, f"{source.layer.name}_mask")
+
+
+def _of_heads(mask: Any) -> Any:
+    """Return `mask`, which may lack batch and heads, as (batch, heads, queries, keys)."""
+    for _ in range(4 - len(mask.shape)):
+        mask = tf.expand_dims(mask, -3)
+    return mask
 
 
 def _normalised(rewriter: Any, layer: Any) -> Callable:

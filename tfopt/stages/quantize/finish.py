@@ -5,7 +5,7 @@ from typing import Any
 
 from tfopt.compat import keras
 from tfopt.graph import consumers, copied, producers, rebuilt
-from tfopt.rounding import Remark, Rounded
+from tfopt.rounding import Remark, Rounded, remasked
 from tfopt.stages.fold import by_output, factors
 from tfopt.stages.quantize.linear import affine
 
@@ -32,7 +32,11 @@ def finished(model: "keras.Model") -> "keras.Model":
         if isinstance(source, Rounded) and norm_of(source) is layer:
             return lambda x, **_: x
         scale, offset = factors(layer)
-        return lambda x, **_: affine(x, scale, offset, layer.name, trainable=layer.trainable)
+        return lambda x, **_: remasked(
+            affine(x, scale, offset, layer.name, trainable=layer.trainable),
+            x,
+            f"{layer.name}_masked",
+        )
 
     return rebuilt(model, replace)
 

@@ -21,6 +21,7 @@ class Kind(Enum):
     ACTIVATION = auto()  # one of `ACTIVATIONS`, or else float
     COMPOSITE = auto()  # is built of others
     FLOAT = auto()  # has no int8 kernel
+    COMPARED = auto()  # compares numbers, rounded ones if they are, and gives none
     POST = auto()  # is quantized after training only
     UNKNOWN = auto()
 
@@ -55,10 +56,11 @@ _OPERATORS = {
     Kind.JOINT: "concat math.maximum math.minimum stack",
     Kind.ACTIVATION: "math.sigmoid math.tanh nn.gelu nn.silu nn.softmax",
     Kind.FLOAT: "nn.elu",
+    Kind.COMPARED: "math.equal math.greater math.greater_equal math.less math.less_equal "
+    "math.not_equal",
     Kind.POST: "math.divide math.truediv nn.selu math.softplus",
 }
 _INTERPOLATIONS = ("nearest", "bilinear")
-
 
 # TFLite computes these in ranges of their own.
 FIXED = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
@@ -92,7 +94,7 @@ def kind_of(layer: "keras.layers.Layer") -> Kind:
     if name == "TFOpLambda":
         return _OF_OPERATOR.get(operator(layer), Kind.UNKNOWN)
     if type(layer) is not getattr(keras.layers, name, None):
-        return Kind.SAME if name == "Range" else Kind.UNKNOWN
+        return Kind.SAME if name in ("Range", "Remasked") else Kind.UNKNOWN
     return _BY_OPTIONS.get(name, lambda _: _OF_LAYER.get(name, Kind.UNKNOWN))(layer)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfopt.compat import tf
 from tfopt.graph import consumers, operator, producers
-from tfopt.rounding import BY_CONFIG
+from tfopt.rounding import BY_CONFIG, is_masked
 from tfopt.stages.quantize import composite
 from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
 
@@ -16,6 +16,10 @@ _FUSING = (Kind.KERNEL, Kind.NORM, Kind.MERGE)
 _RELUS = (Kind.RELU, "nn.relu6")
 _ADDS = ("__operators__.add", "math.add")
 _ARITHMETIC = ("__operators__.add", "math.add", "math.subtract", "math.multiply")
+
+# What these are built of would take no mask; attention does, and others only pass one on.
+_LOOPS = ("Bidirectional", "GRU", "LSTM", "SimpleRNN")
+_BY_STEP = (*_LOOPS, "Average", "GlobalAveragePooling1D", "Softmax")
 
 
 class Plan:
@@ -36,10 +40,7 @@ class Plan:
             return reason
         if kind is Kind.COMPOSITE and not composite.can_build(layer):
             return f"it isn't known how to compute this form of {name} in int8"
-        # The operators that these are made of would lose it.
-        uses = kind in (Kind.KERNEL, Kind.COMPOSITE) or name == "GlobalAveragePooling1D"
-        masked = uses and _is_masked(layer)
-        return "a mask of steps reaches it" if masked else ""
+        return "a mask of steps reaches it" if name in _BY_STEP and _takes_mask(layer) else ""
 
     def absorbed(self, layer: Any) -> bool:
         """Return whether no tensor is kept between `layer` and the one layer that takes it."""
@@ -86,6 +87,5 @@ class Plan:
         return []
 
 
-def _is_masked(layer: Any) -> bool:
-    tensors = tf.nest.flatten(layer.get_input_at(0))
-    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors)
+def _takes_mask(layer: Any) -> bool:
+    return any(is_masked(tensor) for tensor in tf.nest.flatten(layer.get_input_at(0)))

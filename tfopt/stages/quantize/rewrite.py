@@ -7,7 +7,7 @@ from typing import Any
 from tfopt.compat import keras, tf
 from tfopt.errors import ConfigError
 from tfopt.graph import copied, index_inputs, rebuilt
-from tfopt.rounding import Range, Remark, Rounded
+from tfopt.rounding import Range, Remark, Rounded, is_masked, remasked
 from tfopt.stages.quantize import composite
 from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
 from tfopt.stages.quantize.plan import Plan
@@ -15,6 +15,8 @@ from tfopt.stages.quantize.timed import at_once
 
 # LiteRT runs kernels of 4 bits in CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED.
 _EIGHT_BITS = ("Conv1D", "Conv2DTranspose", "DepthwiseConv1D", "SeparableConv1D")
+# A reason why what makes a mask stays float.
+_COMPARED = "it compares an input that isn't rounded"
 
 
 def rewritten(
@@ -65,7 +67,10 @@ class Rewriter:
 
         def called(*args: Any, **options: Any) -> Any:
             self._of = layer.name
-            return made(*args, **options)
+            outputs = made(*args, **options)
+            if not is_masked(layer.get_output_at(0)):
+                return outputs
+            return remasked(outputs, args[0], self.named(f"{layer.name}_masked"))
 
         return called
 
@@ -95,6 +100,13 @@ class Rewriter:
         if not tensor.dtype.is_floating:
             return tensor
         return self.range(name, **options)(tensor)
+
+    def compared(self, mask: Any, tensors: Any, about: str) -> Any:
+        """Return `mask`, made of `tensors`, with a remark where those are floats in the file."""
+        inputs = [x for x in tensors if hasattr(x, "node") and not x.node.keras_inputs]
+        if not any(x.dtype.is_floating for x in inputs):
+            return mask
+        return Remark(about=about, reason=_COMPARED, name=self.named(f"{about}_float"))(mask)
 
     def range(self, name: str, **options: Any) -> Range:
         """Return a layer that rounds what it is called with."""
@@ -196,6 +208,12 @@ class Rewriter:
 
         return called
 
+    def _compares(self, layer: Any) -> Callable:
+        made = copied(layer)
+        return lambda *args, **options: self.compared(
+            made(*args, **options), tf.nest.flatten((args, options)), layer.name
+        )
+
     def _float(self, layer: Any, reason: str) -> Callable:
         made = copied(layer)
 
@@ -244,4 +262,5 @@ _BUILDERS: dict[Kind, Callable] = {
     Kind.MEAN: Rewriter._mean,
     Kind.JOINT: Rewriter._own,
     Kind.ACTIVATION: Rewriter._activation,
+    Kind.COMPARED: Rewriter._compares,
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 from tfopt.compat import keras, tf
 from tfopt.graph import copied, operator
+from tfopt.rounding import remasked
 from tfopt.stages.quantize.kinds import Kind, kind_of
 
 
@@ -21,7 +22,7 @@ def at_once(layer: Any) -> Callable:
     def called(x: Any, **options: Any) -> Any:
         y = inner(_without_steps(x), **options)
         inner.set_weights(layer.get_weights())
-        return tf.reshape(y, (-1, x.shape[1], *y.shape[1:]))
+        return remasked(tf.reshape(y, (-1, x.shape[1], *y.shape[1:])), x)
 
     return called
 
