@@ -92,6 +92,11 @@ def operator(layer: Any) -> str:
     return layer.get_config()["function"] if type(layer).__name__ == "TFOpLambda" else ""
 
 
+def option(layer: Any, name: str) -> Any:
+    """Return what the first call of `layer` gives it as the argument `name`, None for nothing."""
+    return layer.inbound_nodes[0].call_kwargs.get(name)
+
+
 def index_inputs(model: "keras.Model") -> dict[str, int]:
     """Return by the name of each input of `model` that is looked up in an Embedding its rows.
 

@@ -327,6 +327,24 @@ def test_a_transformer_of_padded_tokens_is_int8_but_for_what_makes_the_mask(kind
     np.testing.assert_array_equal(finished(examples, training=False), trained_as)
 
 
+def masked_lstm(x, steps):
+    return L.LSTM(4, name="taking")(x, mask=steps)
+
+
+def masked_softmax(x, steps):
+    return L.Softmax(name="taking")(x, mask=tf.tile(steps[:, :, None], (1, 1, 8)))
+
+
+@pytest.mark.parametrize("layers", [masked_lstm, masked_softmax])
+def test_a_mask_that_is_given_by_hand_is_told_and_not_lost(layers):
+    model = model_of(lambda x: layers(x, x[:, :, 0] > -1.0), (4, 8))
+    examples = examples_for(model)
+    expected = model(examples).numpy()
+    finished = reloaded(quantized(model, examples))
+    assert left_float(finished) == {"taking": "a mask of steps reaches it"}
+    assert np.abs(finished(examples) - expected).mean() < 0.1 * expected.std()
+
+
 def test_a_mask_reaches_what_takes_it_past_layers_that_are_built_of_others():
     def layers(tokens):
         x = norm(L.Embedding(9, 4, mask_zero=True, name="table")(tokens))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfopt.compat import tf
-from tfopt.graph import consumers, operator, producers
+from tfopt.graph import consumers, operator, option, producers
 from tfopt.rounding import BY_CONFIG, is_masked
 from tfopt.stages.quantize import composite
 from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
@@ -88,4 +88,6 @@ class Plan:
 
 
 def _takes_mask(layer: Any) -> bool:
+    if option(layer, "mask") is not None:
+        return True
     return any(is_masked(tensor) for tensor in tf.nest.flatten(layer.get_input_at(0)))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfopt.compat import keras, tf
-from tfopt.graph import copied, operator
+from tfopt.graph import copied, operator, option
 from tfopt.rounding import remasked
 from tfopt.stages.quantize.kinds import Kind, kind_of
 
@@ -31,7 +31,7 @@ def _is_plain(layer: Any) -> bool:
     if not isinstance(layer, keras.layers.TimeDistributed) or kind_of(layer.layer) is Kind.UNKNOWN:
         return False
     shapes = [tensor.shape[1:] for tensor in tf.nest.flatten(layer.get_input_at(0))]
-    return len(shapes) == 1 and None not in shapes[0]
+    return len(shapes) == 1 and None not in shapes[0] and option(layer, "mask") is None
 
 
 def _without_steps(x: Any) -> Any:
