@@ -146,8 +146,8 @@ def _has_session(folder):
     return any(m.plugin_data.plugin_name == "hparams" for m in tags.summary_metadata.values())
 
 
-def test_the_same_command_again_trains_nothing(tiny_run, experiment, monkeypatch):
-    rows, workdir, _ = tiny_run
+def test_the_same_command_again_trains_nothing(tiny_run, experiment, tmp_path, monkeypatch):
+    rows, workdir = tiny_run[0], shutil.copytree(tiny_run[1], tmp_path / "run")
     monkeypatch.setattr(pipeline, "carry_out", None)
     monkeypatch.setattr(proof.evaluate, "measure", None)
     left_by_a_kill = workdir / "prune" / "epochs" / "epoch_0003"
