@@ -1,10 +1,13 @@
 """SIGTERM, by which a cluster or a TPU says that it is about to take the machine away."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 # EX_TEMPFAIL of sysexits.h: the same again may well succeed.
 EXIT_CODE = 75
@@ -25,14 +28,19 @@ def noticed() -> bool:
 
 @contextlib.contextmanager
 def listening() -> Iterator[None]:
-    """Make SIGTERM a PreemptedError: at once, or where `awaited` code is ready for it."""
+    """Make SIGTERM a PreemptedError: at once, or where `awaited` code is ready for it.
+
+    Neither it nor Ctrl-C is lost where Python drops what is raised.
+    """
     _noticed.clear()
-    earlier = signal.signal(signal.SIGTERM, _notice)
+    earlier, hook = signal.signal(signal.SIGTERM, _notice), sys.unraisablehook
+    sys.unraisablehook = lambda dropped: _again(dropped) or hook(dropped)
     _listening.set()
     try:
         yield
     finally:
         _listening.clear()
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, earlier)
 
 
@@ -59,3 +67,16 @@ def _notice(number: int, frame: FrameType | None) -> None:
     _noticed.set()
     if not _awaited.is_set():
         raise PreemptedError
+
+
+def _again(dropped: Any) -> bool:
+    """Send the signal that `dropped` was raised for once more; return whether it was one.
+
+    Python drops exceptions in callbacks of the garbage collector, such as JAX's, and in
+    destructors. By a thread: a signal that is sent here would be raised here, and dropped.
+    """
+    signals = {KeyboardInterrupt: signal.SIGINT, PreemptedError: signal.SIGTERM}
+    number = signals.get(dropped.exc_type)
+    if number is not None:
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+    return number is not None
