@@ -107,6 +107,7 @@ def _says_more(record: logging.LogRecord) -> bool:
 
 def _loaded(source: h5py.File) -> "keras.Model":
     # Deferred, since it loads TensorFlow; Keras finds in it what a quantization-aware model has.
+    import tfopt.masks
     import tfopt.rounding  # noqa: F401
 
     model: Any = keras.models.load_model(source, compile=False)

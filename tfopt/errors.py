@@ -20,10 +20,15 @@ def nearest(name: str, names: typing.Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(names) or 'none'}."
 
 
+def matches(name: str, patterns: typing.Iterable[str]) -> bool:
+    """Return whether `name` is one of `patterns`, such as "conv_*", on every system alike."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def check_patterns(at: str, patterns: typing.Iterable[str], names: list[str]) -> None:
     """Raise ConfigError, naming the place `at`, for a pattern that none of the layers has."""
     for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
+        if not any(matches(name, (pattern,)) for name in names):
             raise ConfigError(
                 f"{at}: expected names or patterns of layers, received {pattern!r}; "
                 f"{nearest(pattern, names)}"

@@ -17,7 +17,7 @@ from tfopt.debugger import Noise, debug, layer_errors
 from tfopt.export import Artifact
 from tfopt.export.inputs import Examples, by_name, first
 from tfopt.runner import ArtifactError, Runner
-from tfopt.stages.hold import lost_on_the_way
+from tfopt.stages.hold import Counts, lost_on_the_way
 from tfopt.tflite import flatbuffer, flatgraph, micro
 
 _LOG = logging.getLogger(__name__)
@@ -193,20 +193,8 @@ def measure(
 
 def _check_arrived(name: str, held: Iterable, stored: Iterable[flatgraph.Kernel]) -> None:
     """Raise ArtifactError where zeros or shared values of the `held` kernels aren't `stored`."""
-    found = [
-        facts.Kernel(
-            layer=kernel.name,
-            layer_type="",
-            inner_type="",
-            name=kernel.operator,
-            shape=kernel.shape,
-            zeros=kernel.zeros,
-            distinct=kernel.codes,
-            distinct_total=kernel.codes_total,
-        )
-        for kernel in stored
-    ]
-    for where, what, had, has in lost_on_the_way(held, found):
+    counts = [Counts(kernel.name, kernel.size, kernel.zeros, kernel.codes) for kernel in stored]
+    for where, what, had, has in lost_on_the_way(held, counts):
         raise ArtifactError(
             f"artifact {name!r}: expected the {had:,} {what} of {where} to stay, measured {has:,}; "
             "the variant lost what a stage had won: choose another one in config.variants, the "

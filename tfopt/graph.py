@@ -53,9 +53,11 @@ def exchanged(model: "keras.Model", other: Callable) -> "keras.Model":
 
     Where it is None for all layers, that is `model` itself.
     """
-    if all(other(layer) is None for layer, _ in calls(model)):
+    layers = {id(layer): layer for layer, _ in calls(model)}
+    others = {key: other(layer) for key, layer in layers.items()}
+    if all(each is None for each in others.values()):
         return model
-    return rebuilt(model, lambda layer: other(layer) or copied(layer))
+    return rebuilt(model, lambda layer: others[id(layer)] or copied(layer))
 
 
 def calls(model: "keras.Model") -> Iterator[tuple["keras.layers.Layer", list]]:

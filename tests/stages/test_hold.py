@@ -5,7 +5,7 @@ from tfopt.compat import keras, tf
 from tfopt.errors import RunError
 from tfopt.facts import Facts, Kernel, kernel_variables, measure
 from tfopt.stages import AtOnce, Equalize, Prune, Quantize, Stage
-from tfopt.stages.hold import check_held, hold, lost_on_the_way
+from tfopt.stages.hold import Counts, check_held, hold, lost_on_the_way
 from tfopt.testing import check_stage
 
 
@@ -229,19 +229,23 @@ def matrix(layer, size=100, zeros=0, distinct=8):
     )
 
 
+def stored(layer, size=100, zeros=0, distinct=8):
+    return Counts(layer, size, zeros, distinct)
+
+
 VALUES = "distinct values per channel"
 LOST = [
-    ([matrix("a", zeros=9), matrix("b")], [matrix("b", zeros=5), matrix("a", zeros=10)], []),
-    ([matrix("a", zeros=9)], [matrix("a")], [("layer 'a'", "zeros", 9, 0)]),
-    ([matrix("a")], [matrix("a", distinct=9)], [("layer 'a'", VALUES, 8, 9)]),
-    ([matrix("a", distinct=90)], [matrix("a", distinct=99)], []),
+    ([matrix("a", zeros=9), matrix("b")], [stored("b", zeros=5), stored("a", zeros=10)], []),
+    ([matrix("a", zeros=9)], [stored("a")], [("layer 'a'", "zeros", 9, 0)]),
+    ([matrix("a")], [stored("a", distinct=9)], [("layer 'a'", VALUES, 8, 9)]),
+    ([matrix("a", distinct=90)], [stored("a", distinct=99)], []),
     # Stored in parts, or under a name that isn't the layer's.
-    ([matrix("a", zeros=9)], [matrix("a", 50), matrix("a", 50, zeros=9)], []),
-    ([matrix("a", zeros=9)], [matrix("x", zeros=8)], [("the layers a", "zeros", 9, 8)]),
-    ([matrix("a", zeros=9)], [matrix("x", 50)], []),
+    ([matrix("a", zeros=9)], [stored("a", 50), stored("a", 50, zeros=9)], []),
+    ([matrix("a", zeros=9)], [stored("x", zeros=8)], [("the layers a", "zeros", 9, 8)]),
+    ([matrix("a", zeros=9)], [stored("x", 50)], []),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("held", "stored", "lost"), LOST)
-def test_what_a_file_has_lost_of_its_model_is_told_by_layer(held, stored, lost):
-    assert list(lost_on_the_way(held, stored)) == lost
+@pytest.mark.parametrize(("had", "has", "lost"), LOST)
+def test_what_a_file_has_lost_of_its_model_is_told_by_layer(had, has, lost):
+    assert list(lost_on_the_way(had, has)) == lost

@@ -1,6 +1,5 @@
 """Variants that ai-edge-quantizer makes of the float32 file: 4 bit weights, GPTQ, blocks."""
 
-import fnmatch
 import importlib.util
 import re
 import warnings
@@ -9,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfopt.compat import edge_quantizer, keras
-from tfopt.errors import ConfigError
+from tfopt.errors import ConfigError, matches
 from tfopt.export.calibration import MinMax, ranges
 from tfopt.export.inputs import Examples
 from tfopt.export.variants import Variant, check_exclude, chosen, excluded, named
-from tfopt.facts import Kernel, measure
+from tfopt.facts import measure
 from tfopt.spec import bounded, having, spec
 from tfopt.stages.hold import is_initial, shares_values
 
@@ -157,17 +156,15 @@ class EdgeQuantized(Variant):
             return
         option = "block=0" if self.block else "other weights than GPTQ()"
         for kernel in measure(model).kernels:
-            dense = not kernel.inner_type.startswith(_ONE_BY_ONE) and not self._excludes(kernel)
+            if kernel.inner_type.startswith(_ONE_BY_ONE) or matches(kernel.layer, self.exclude):
+                continue
             constant = is_initial(kernel.distinct_total, kernel.zeros > 0)
-            if dense and not constant and shares_values(kernel):
+            if not constant and shares_values(kernel):
                 raise ConfigError(
                     f"variant {self.name!r}: expected kernels without shared values, received "
                     f"{kernel.layer!r}, of which a stage has made {kernel.distinct:,} distinct "
                     f"values per channel, which it would round to more; choose {option}."
                 )
-
-    def _excludes(self, kernel: Kernel) -> bool:
-        return any(fnmatch.fnmatchcase(kernel.layer, pattern) for pattern in self.exclude)
 
     def complete(self, content: bytes, model: "keras.Model", examples: Examples) -> bytes:
         """Return the float32 `content` quantized."""

@@ -1,11 +1,10 @@
 """What the forms of a TFLite file share, and the forms that compute in float."""
 
-import fnmatch
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tfopt.compat import keras, tf
-from tfopt.errors import ConfigError, check_patterns
+from tfopt.errors import ConfigError, check_patterns, matches
 from tfopt.export.calibration import MinMax
 from tfopt.export.converter import check_loops, converted, converter
 from tfopt.export.inputs import Examples, by_name, first
@@ -142,7 +141,7 @@ def check_exclude(variant: str, exclude: tuple[str, ...], model: "keras.Model") 
 def excluded(content: bytes, exclude: tuple[str, ...], model: "keras.Model") -> set[str]:
     """Return the names of the tensors that operators of the layers in `exclude` compute."""
     names = [layer.name for layer in model.layers]
-    layers = {name for pattern in exclude for name in fnmatch.filter(names, pattern)}
+    layers = {name for name in names if matches(name, exclude)}
     return {
         operator.outputs[0].name
         for operator in flatbuffer.read(content).operators

@@ -1,10 +1,9 @@
 """The layers that a stage leaves alone: its `exclude`, names, patterns or roles."""
 
-import fnmatch
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tfopt.errors import ConfigError, nearest
+from tfopt.errors import ConfigError, matches, nearest
 from tfopt.facts import Kernel
 from tfopt.spec import spec
 
@@ -51,5 +50,5 @@ def check_exclude(stage: Any, kernels: Sequence[Kernel]) -> None:
 
 def _found(item: Any, kernels: Sequence[Kernel]) -> set[str]:
     if isinstance(item, str):
-        return set(fnmatch.filter([kernel.layer for kernel in kernels], item))
+        return {kernel.layer for kernel in kernels if matches(kernel.layer, (item,))}
     return item.finds(kernels)

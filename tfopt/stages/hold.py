@@ -5,8 +5,8 @@ it holds after every optimizer step, on every replica and after a resume, whatev
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,15 @@ from tfopt.facts import Facts, Kernel, kernel_variables, measure
 _SPARSE = 0.02
 _SHARED = 0.5
 _CODEBOOK = 256
+
+
+class Counts(NamedTuple):
+    """What the kernel of a file tells of the fields of `facts.Kernel`."""
+
+    layer: str
+    size: int
+    zeros: int
+    distinct: int
 
 
 def hold(model: "keras.Model", *, trained: bool) -> None:
@@ -69,13 +78,12 @@ def check_held(
 
 
 def lost_on_the_way(
-    held: Iterable[Kernel], stored: Iterable[Kernel]
+    held: Iterable[Kernel], stored: Iterable[Counts]
 ) -> Iterator[tuple[str, str, int, int]]:
     """Yield where, what, and how much of it was `held` and is `stored`, of what a file has lost.
 
-    `stored` are the kernels of the file, which tell the layer and no names of their own. Rounding
-    adds zeros and makes values equal: it takes nothing away. Layers that are found in another
-    size, as where the converter has taken one apart, are compared with each other.
+    Rounding adds zeros and makes values equal: it takes nothing away. Layers that are found in
+    another size, as where the converter has taken one apart, are compared with each other.
     """
     by_layer = [defaultdict(list), defaultdict(list)]
     for kernels, found in zip((held, stored), by_layer, strict=True):
@@ -99,7 +107,7 @@ def _check_rewritten(stage: str, before: list[Kernel], made: list[Kernel]) -> No
 
 
 def _losses_together(
-    before: list[Kernel], made: list[Kernel], *, added: int
+    before: list[Kernel], made: Sequence[Kernel | Counts], *, added: int
 ) -> Iterator[tuple[str, int, int]]:
     """Yield what is lost of kernels that are told by their size in all; values may be `added`."""
     if not before or _size(before) != _size(made):
@@ -112,7 +120,7 @@ def _losses_together(
         yield "distinct values per channel", had, has
 
 
-def _size(kernels: list[Kernel]) -> int:
+def _size(kernels: Sequence[Kernel | Counts]) -> int:
     return sum(kernel.size for kernel in kernels)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tfopt.compat import keras, tf
+from tfopt.masks import Mask, is_masked
 from tfopt.moments import normalised
-from tfopt.rounding import Mask, is_masked
 from tfopt.stages.quantize import loops
 from tfopt.stages.quantize.linear import affine, dense
 

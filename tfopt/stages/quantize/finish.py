@@ -5,7 +5,8 @@ from typing import Any
 
 from tfopt.compat import keras
 from tfopt.graph import consumers, copied, producers, rebuilt
-from tfopt.rounding import Remark, Rounded, remasked
+from tfopt.masks import remasked
+from tfopt.rounding import Remark, Rounded
 from tfopt.stages.fold import by_output, factors
 from tfopt.stages.quantize.linear import affine
 

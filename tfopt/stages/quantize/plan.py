@@ -8,7 +8,8 @@ from typing import Any
 
 from tfopt.compat import tf
 from tfopt.graph import consumers, operator, option, producers
-from tfopt.rounding import BY_CONFIG, is_masked
+from tfopt.masks import is_masked
+from tfopt.rounding import BY_CONFIG
 from tfopt.stages.quantize import composite
 from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
 

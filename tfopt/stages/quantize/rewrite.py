@@ -7,7 +7,8 @@ from typing import Any
 from tfopt.compat import keras, tf
 from tfopt.errors import ConfigError
 from tfopt.graph import copied, index_inputs, rebuilt
-from tfopt.rounding import Range, Remark, Rounded, is_masked, remasked
+from tfopt.masks import is_masked, remasked
+from tfopt.rounding import Range, Remark, Rounded
 from tfopt.stages.quantize import composite
 from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_float
 from tfopt.stages.quantize.plan import Plan

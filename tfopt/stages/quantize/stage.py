@@ -1,11 +1,10 @@
 """The stage that trains with the rounding of whole-number arithmetic simulated."""
 
-import fnmatch
 import logging
 from typing import Any, ClassVar
 
 from tfopt.compat import keras
-from tfopt.errors import check_patterns
+from tfopt.errors import check_patterns, matches
 from tfopt.facts import measure
 from tfopt.graph import rebuilt
 from tfopt.spec import bounded, spec
@@ -112,7 +111,7 @@ class Quantize(Stage):
 
     def _bits(self, layer: "keras.layers.Layer") -> int:
         """Return the bits of the kernel of `layer`, 0 where it stays float."""
-        named = (each for each in self.layers if _matches(layer.name, each.layers))
+        named = (each for each in self.layers if matches(layer.name, each.layers))
         exception = next(named, None)
         return exception.bits() if exception else self.weights
 
@@ -126,10 +125,6 @@ class Quantize(Stage):
         for number, each in enumerate(self.layers):
             at = f"stage {self.name!r}, layers[{number}]"
             check_patterns(at, each.layers, of[type(each)])
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _any_layers(layers: tuple[str, ...]) -> Any:

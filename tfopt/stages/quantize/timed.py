@@ -5,7 +5,7 @@ from typing import Any
 
 from tfopt.compat import keras, tf
 from tfopt.graph import copied, operator, option
-from tfopt.rounding import remasked
+from tfopt.masks import remasked
 from tfopt.stages.quantize.kinds import Kind, kind_of
 
 
