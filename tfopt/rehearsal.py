@@ -36,7 +36,7 @@ def rehearse(experiment: Experiment, splits: Any) -> None:
     models: dict[str, Any] = {}
     samples = splits.samples.take(1)  # what they measure is of no use yet
     sources = [teacher.source for stage in experiment.stages for teacher in stage.teachers]
-    before = measure(model)
+    before, uncertain = measure(model), {}
     for stage in experiment.stages:
         prepared = stage.prepare(model, stage.epochs * splits.steps_per_epoch, samples)
         if stage.teachers:
@@ -51,20 +51,24 @@ def rehearse(experiment: Experiment, splits: Any) -> None:
             models[stage.name] = _reloaded(model)
         for variant in experiment.variants or export.sensible(activation_bits(model)):
             variant.check(model)
+            uncertain |= {} if variant.runs_what_float_does else {variant.name: variant}
     # Layers that TFLite lacks are told by nothing but its converter.
     content = converted(converter(_reloaded(built)))
-    _check_any_batch(content, built, splits.spec)
+    _check_any_batch("config.model", content, built, splits.spec)
     _check_described(content, experiment.name, splits.spec)
+    for name, variant in uncertain.items():
+        content = variant.convert(_reloaded(built), next(iter(samples))[0].numpy())
+        _check_any_batch(f"variant {name!r}", content, built, splits.spec)
 
 
-def _check_any_batch(content: bytes, model: "keras.Model", spec: Any) -> None:
+def _check_any_batch(at: str, content: bytes, model: "keras.Model", spec: Any) -> None:
     """Raise ConfigError unless LiteRT runs the .tflite `content` of `model` at another batch."""
     try:
-        artifact = export.Artifact(stage="", variant="float32", content=content)
+        artifact = export.Artifact(stage="", variant="", content=content)
         Runner(artifact, threads=1)(np.zeros((_BATCH, *spec.shape), np.float32))
     except ArtifactError as error:
         raise ConfigError(
-            f"config.model: expected layers that LiteRT runs at any batch, received "
+            f"{at}: expected layers that LiteRT runs at any batch, received "
             f"{_failing(str(error), content, model)} at one of {_BATCH} ({error.__cause__}); "
             "replace them by layers made of others."
         ) from error
@@ -72,7 +76,8 @@ def _check_any_batch(content: bytes, model: "keras.Model", spec: Any) -> None:
 
 def _failing(said: str, content: bytes, model: "keras.Model") -> str:
     """Return the layers of `model` of whose operator LiteRT has `said` that it fails."""
-    found = re.search(r"[Nn]ode number (\d+)", said)
+    # A delegate's own node, of which it also speaks, comes after the one that it can't take.
+    found = re.search(r"[Nn]ode (?:#|number )(\d+)", said)
     operators = flatbuffer.read(content).operators
     failing = operators[int(found[1]) : int(found[1]) + 1] if found else ()
     names = [layer.name for layer in model.layers]

@@ -16,7 +16,7 @@ from tfopt.checkpoint import save_model
 from tfopt.compat import keras, litert, tf
 from tfopt.data import Image, Spec
 from tfopt.errors import ConfigError, RunError
-from tfopt.export import Float16
+from tfopt.export import EdgeQuantized, Float16, Int16x8
 from tfopt.models import Saved
 from tfopt.stages import Cluster, CorrectBias, Equalize, OneShotPrune, Prune, Stage, Teacher
 from tfopt.tflite import metadata
@@ -263,6 +263,29 @@ def test_layers_that_run_at_a_batch_of_one_alone_fail_before_training(
     experiment.stages = [Stage()]
     monkeypatch.setattr(pipeline, "carry_out", None)
     message = r"LiteRT runs at any batch, received 'rows' at one of 2 \(.*; replace them by layers"
+    with pytest.raises(ConfigError, match=message):
+        pipeline.run(experiment, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variant", "layer", "name"),
+    [
+        (Int16x8(), lambda x: tf.math.squared_difference(x, 1.0), "tf.math.squared_difference"),
+        (EdgeQuantized(), lambda x: tf.split(x, 2, axis=-1)[0], "tf.split"),
+    ],
+    ids=["int16x8", "edge"],
+)
+def test_what_float_runs_and_a_variant_does_not_fails_before_training(
+    variant, layer, name, experiment, tmp_path, monkeypatch
+):
+    def model(spec):
+        inputs = keras.Input(spec.shape)
+        inner = layer(keras.layers.Conv2D(4, 3)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inner)))
+
+    experiment.model, experiment.stages, experiment.variants = model, [Stage()], [variant]
+    monkeypatch.setattr(pipeline, "carry_out", None)
+    message = f"^variant '{variant.name}': .* LiteRT runs at any batch, received '{name}' at one"
     with pytest.raises(ConfigError, match=message):
         pipeline.run(experiment, tmp_path)
 

@@ -106,6 +106,8 @@ class EdgeQuantized(Variant):
     name matches one of the patterns in `exclude` stay float. Needs `pip install tfopt[edge]`.
     """
 
+    runs_what_float_does: ClassVar[bool] = False
+
     bits: int = 4
     block: int = 0
     weights: Any = having("algorithm", Octav)

@@ -132,6 +132,7 @@ class Int16x8(Variant):
 
     kind: ClassVar[str] = "int16x8"
     takes_quantized: ClassVar[bool] = True
+    runs_what_float_does: ClassVar[bool] = False
 
     examples: int = bounded(200, least=1)
     float_io: bool = False

@@ -21,11 +21,15 @@ class Variant:
     `sparse` stores kernels of many zeros as the places and values of the others, where LiteRT
     runs that: a smaller file, which is expanded when it is loaded, and no faster one. Compressed,
     it is hardly smaller than the dense file, and microcontrollers don't read it.
+
+    Of a kind that doesn't run all `runs_what_float_does` a file is tried before anything is
+    trained.
     """
 
     kind: ClassVar[str] = ""
     takes_quantized: ClassVar[bool] = False
     takes_sparse: ClassVar[bool] = False
+    runs_what_float_does: ClassVar[bool] = True
 
     sparse: bool = False
 
