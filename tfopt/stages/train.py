@@ -98,9 +98,8 @@ def _trained(
         fitted = ready(stage, model, teachers, splits, **options)
     steps = splits.steps_per_epoch
     state = {"model": model, "optimizer": fitted.optimizer, **_learned(fitted)}
-    averages = []
-    if stage.average:
-        averages = [callbacks.Averages(stage.average, model, stage.epochs * steps)]
+    averages = _averages(stage, model, steps)
+    if averages:
         state["averages"] = averages[0].variables
     checkpoints = EpochCheckpoints(place.checkpoints(stage), hosts.is_chief(), **state)
     history, made = _restored(stage, checkpoints, fitted.optimizer, steps)
@@ -114,15 +113,7 @@ def _trained(
         callbacks.StopAtNaN(stage.name),
         *profiles,
         *([callbacks.TestLine(*on.finite(splits, "test"))] if stage.test_each_epoch else []),
-        callbacks.Curves(
-            model,
-            stage.name,
-            place.logger,
-            place.first_epoch,
-            steps * splits.batch_size,
-            history,
-            waits,
-        ),
+        _curves(stage, model, splits, place, history, waits),
         callbacks.SaveEpoch(checkpoints, history),
         callbacks.SaveWhenPreempted(checkpoints, history, steps, on.gather),
     ]
@@ -161,6 +152,23 @@ def _trained(
     for average in averages:
         average.adopt()
     return Trained(history, on.bytes_each(fitted))
+
+
+def _averages(stage: Stage, model: "keras.Model", steps: int) -> list:
+    """Return the callback that averages the weights of `model`, if `stage` wants one."""
+    from tfopt.stages.callbacks import Averages
+
+    return [Averages(stage.average, model, stage.epochs * steps)] if stage.average else []
+
+
+def _curves(
+    stage: Stage, model: "keras.Model", splits: Any, place: Place, history: list, waits: Waits
+) -> Any:
+    """Return the callback that tells `place` and `history` what the epochs of `stage` measure."""
+    from tfopt.stages.callbacks import Curves
+
+    examples = splits.steps_per_epoch * splits.batch_size
+    return Curves(model, stage.name, place.logger, place.first_epoch, examples, history, waits)
 
 
 def _restored(
