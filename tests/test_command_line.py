@@ -94,7 +94,7 @@ FILES = [
     (
         "Prune(",
         "Prune(exclude='stem', ",
-        "exclude: expected tuple[Any, ...], received 'stem'; write ('stem',).",
+        "exclude: expected a tuple of Any, received 'stem'; write ('stem',).",
     ),
     ("Stage()", "Stage(epochs='3')", "config.stages[0].epochs: expected a whole number, received"),
     (
@@ -120,6 +120,17 @@ FILES = [
     ("stages=[", "stages=[3, ", "config.stages[0]: expected an object with prepare(), received 3"),
     ("Stage()", "Stage", "config.stages[0]: expected an object, received the class Stage; write"),
     ("SmallCNN(),", "SmallCNN,", "config.model: expected an object, received the class SmallCNN"),
+    (
+        "Stage()",
+        "Stage(teacher='train')",
+        "config.stages[0].teacher: expected Teacher or Teachers or None, received 'train'",
+    ),
+    (
+        "Quantize()",
+        "Quantize(layers=('logits',))",
+        "layers: expected a tuple of Bits or Float, received ('logits',)",
+    ),
+    ("Stage()", "Stage(1)", "Stage: expected each field by its name, received 1 without one; it"),
     ("Stage()", "Stage(average=EMA)", "config.stages[0].average: expected an object, received the"),
     (
         "Quantize()",
@@ -135,17 +146,19 @@ FILES = [
     (
         "Prune(",
         "Prune(growth='poly', ",
-        "config.stages[1].growth: expected an object with over(), received 'poly'",
+        "config.stages[1].growth: expected Polynomial() or AtOnce() or another object with over(), "
+        "received 'poly'",
     ),
     (
         "Stage()",
         "Stage(optimizer='adam')",
-        "config.stages[0].optimizer: expected an object with build(), received 'adam'",
+        "config.stages[0].optimizer: expected SGD() or Adam() or AdamW() or another object with "
+        "build(), received 'adam'",
     ),
     (
         "Stage()",
         "Stage(schedule=0.1)",
-        "config.stages[0].schedule: expected an object with over(), received 0.1",
+        "config.stages[0].schedule: expected Constant() or Cosine() or another object with over()",
     ),
     ("data=Digits()", "data=3", "config.data: expected an object with load(batch_size)"),
     ("return Experiment", "return dict", "expected get_config() to return an Experiment"),

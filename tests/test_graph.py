@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfopt.compat import keras, tf
-from tfopt.graph import consumers, copied, producers, rebuilt
+from tfopt.graph import consumers, copied, producers, rebuilt, told_apart
 
 
 def operators():
@@ -37,6 +37,22 @@ def test_a_copy_computes_the_same_from_weights_of_its_own(build):
     assert not any(isinstance(layer, keras.Model) for layer in copy.layers)
     copy.set_weights([0 * weight for weight in copy.get_weights()])
     np.testing.assert_array_equal(model(examples).numpy(), expected)
+
+
+def test_layers_of_one_name_are_told_apart():
+    def tower(x):
+        inside = keras.Input(x.shape[1:])
+        layers = keras.layers.Conv2D(2, 3, name="conv"), keras.layers.Conv2D(2, 3, name="conv_1")
+        return keras.Model(inside, layers[1](layers[0](inside)))(x)
+
+    inputs = keras.Input((8, 8, 3), name="input")
+    model = keras.Model(inputs, keras.layers.Add(name="add")([tower(inputs), tower(inputs)]))
+    copy = told_apart(model)
+    names = [layer.name for layer in copy.layers]
+    assert sorted(names) == ["add", "conv", "conv_1", "conv_1_1", "conv_2", "input"]
+    examples = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_array_equal(copy(examples).numpy(), model(examples).numpy())
+    assert told_apart(copy) is copy
 
 
 def test_a_layer_becomes_any_function():

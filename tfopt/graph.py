@@ -5,6 +5,7 @@ function of the same arguments, operators such as `x + y` or `x[:, 0]` are kept,
 inside the model are flattened.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +49,23 @@ def rebuilt(model: "keras.Model", replace: Callable = copied) -> "keras.Model":
     return made
 
 
+def told_apart(model: "keras.Model") -> "keras.Model":
+    """Return `model`, or where two of its layers have one name, a flat copy that numbers them."""
+    names = [layer.name for layer in {id(layer): layer for layer, _ in calls(model)}.values()]
+    taken, kept = set(names), set()
+    if len(taken) == len(names):
+        return model
+
+    def distinct(layer: Any) -> "keras.layers.Layer":
+        name, numbers = layer.name, itertools.count(1)
+        while name in kept or (name != layer.name and name in taken):
+            name = f"{layer.name}_{next(numbers)}"
+        kept.add(name)
+        return type(layer).from_config({**layer.get_config(), "name": name})
+
+    return rebuilt(model, distinct)
+
+
 def exchanged(model: "keras.Model", other: Callable) -> "keras.Model":
     """Return a flat copy of `model` with the layer `other(layer)` where that isn't None.
 
@@ -87,6 +105,11 @@ def producers(model: "keras.Model") -> dict[str, list]:
     for node in _nodes(model):
         found[node.layer.name] += [layer for layer, *_ in node.iterate_inbound()]
     return {layer.name: found[layer.name] for layer in model.layers}
+
+
+def only(layers: list) -> Any:
+    """Return the one layer that `layers`, such as all consumers, are, None for none or others."""
+    return layers[0] if len({id(layer) for layer in layers}) == 1 else None
 
 
 def operator(layer: Any) -> str:

@@ -12,7 +12,7 @@ from tfopt.config import Experiment
 from tfopt.errors import ConfigError, RunError
 from tfopt.export.converter import converted, converter
 from tfopt.facts import Facts, activation_bits, is_quantized, measure
-from tfopt.graph import index_inputs, rebuilt
+from tfopt.graph import index_inputs, rebuilt, told_apart
 from tfopt.models.saved import is_softmax
 from tfopt.runner import ArtifactError, Runner
 from tfopt.stages import Stage, distill
@@ -107,6 +107,7 @@ def build(experiment: Experiment, spec: Any) -> "keras.Model":
     """Return the model of `experiment`, functional; raise ConfigError unless it fits the data."""
     model = experiment.model(spec)
     _check_ends(model, spec)
+    model = told_apart(model)
     return rebuilt(model) if isinstance(model, keras.Sequential) else model
 
 

@@ -26,19 +26,33 @@ _READ = 50  # items of one list, by people
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(dataclasses.field,))
 def spec(cls: _Class) -> _Class:
-    """Make `cls` a slotted, keyword-only dataclass that names the nearest field on a typo."""
+    """Make `cls` a slotted, keyword-only dataclass that says what is wrong with its fields."""
     made = dataclasses.dataclass(slots=True, kw_only=True)(cls)
     init = made.__init__
     names = [field.name for field in dataclasses.fields(made)]
+    needed = [field.name for field in dataclasses.fields(made) if _has_no_default(field)]
 
+    @functools.wraps(init)
     def checked_init(self: Any, *args: Any, **values: Any) -> None:
+        for value in args:
+            raise ConfigError(
+                f"{cls.__name__}: expected each field by its name, received {value!r} without one; "
+                f"it has: {', '.join(names)}."
+            )
         for name in values:
             if name not in names:
                 raise ConfigError(f"{cls.__name__} has no field {name!r}; {nearest(name, names)}")
-        init(self, *args, **values)
+        for name in needed:
+            if name not in values:
+                raise ConfigError(f"{cls.__name__}: expected its field {name!r}, received none.")
+        init(self, **values)
 
     made.__init__ = checked_init
     return made
+
+
+def _has_no_default(field: Any) -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def bounded(
@@ -86,7 +100,10 @@ def check_tree(node: Any, at: str) -> None:
             raise ConfigError(f"{where}: expected {words(hint)}, received {value!r}{alone}.")
         method = field.metadata.get("method")
         if method and not callable(getattr(value, method, None)):
-            raise ConfigError(f"{where}: expected an object with {method}(), received {value!r}.")
+            known = " or ".join(f"{name}()" for name in _made_to(field.default_factory, method))
+            raise ConfigError(
+                f"{where}: expected {known} or another object with {method}(), received {value!r}."
+            )
         stated = field.metadata.get("bounds", [])
         if value is not None and not all(test(value) for _, test in stated):
             limits = " and ".join(limit for limit, _ in stated)
@@ -98,6 +115,13 @@ def check_tree(node: Any, at: str) -> None:
     rules: Callable[[], Iterator[tuple[str, str]]] | None = getattr(node, "rules", None)
     for name, expected in rules() if rules else ():
         raise ConfigError(f"{at}.{name}: expected {expected}, received {getattr(node, name)!r}.")
+
+
+def _made_to(default: Any, method: str) -> list[str]:
+    """Return the names of the specs beside `default` that have `method`."""
+    beside = vars(sys.modules[default.__module__])
+    specs = {name: each for name, each in beside.items() if dataclasses.is_dataclass(each)}
+    return [name for name, each in specs.items() if name[0] != "_" and hasattr(each, method)]
 
 
 def _children(value: Any, at: str) -> Iterator[tuple[Any, str]]:
@@ -136,8 +160,12 @@ def words(hint: Any) -> str:
         return " or ".join(map(words, args))
     if hint is type(None):
         return "None"
-    name = str(hint) if origin else getattr(hint, "__name__", str(hint))
-    return plain.get(hint, name.replace("typing.", ""))
+    if origin in (list, tuple):
+        return f"a {origin.__name__} of {words(args[0])}"
+    if dataclasses.is_dataclass(hint) and not dataclasses.fields(hint):
+        # What others are made of; a class with slots is made twice, under one name.
+        return " or ".join(dict.fromkeys(each.__name__ for each in hint.__subclasses__()))
+    return plain.get(hint) or getattr(hint, "__name__", str(hint))
 
 
 def shortened(tree: Any) -> Any:

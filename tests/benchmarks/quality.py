@@ -15,6 +15,7 @@ import argparse
 import fnmatch
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,6 +27,7 @@ import tabulate
 
 from tfopt.config import Experiment
 from tfopt.data import Augment, Digits, ImageFolder
+from tfopt.errors import ConfigError, RunError
 from tfopt.models import PRESETS, Saved
 from tfopt.pipeline import run
 
@@ -43,6 +45,8 @@ def main() -> None:
     mpl.use("agg")
     known = recipes.recipes(flags.epochs, saved(flags, "begun"))
     asked = {name: known[name] for name in fnmatch.filter(known, flags.only)}
+    if not asked:
+        parser.error(f"--only: expected a pattern of {', '.join(known)}, received {flags.only!r}.")
     for name, recipe in with_bases(asked, recipes.bases(flags.epochs)).items():
         do(name, recipe, flags)
     reports = {name: folder(name, flags) / "report.json" for name in known}
@@ -153,4 +157,7 @@ def plot(rows: dict[str, dict], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ConfigError, RunError) as wrong:
+        sys.exit(f"quality.py: {wrong}")

@@ -139,6 +139,15 @@ def test_what_is_missing_is_left_out(made, tmp_path):
     assert page.html(broken(content), made[2], data).count("–") > 4
 
 
+def test_a_kernel_that_a_stage_has_made_was_nothing_before(made):
+    content, data, folder, _ = made
+    stage = content["stages"][1]
+    kernel = {**stage["after"]["kernels"][0], "layer": "brand_new"}
+    stages = [content["stages"][0], {**stage, "after": {**stage["after"], "kernels": [kernel]}}]
+    text = page.html(content | {"stages": stages}, folder, data)
+    assert re.search(r"brand_new</th><td[^>]*>[\d.]+%</td><td[^>]*>–</td>", text)
+
+
 def test_many_classes_and_layers_stay_small(tmp_path):
     names = [f"class number {index}" for index in range(150)]
     content, data = run(tmp_path, names)

@@ -5,7 +5,7 @@ from tfopt import export
 from tfopt.compat import keras, tf
 from tfopt.errors import ConfigError, RunError
 from tfopt.facts import measure
-from tfopt.stages import AtOnce, Cluster, Last, Linear, Prune, Quantize, Teacher
+from tfopt.stages import AtOnce, Cluster, Last, Linear, Prune, Quantize, Stage, Teacher
 from tfopt.stages.hold import check_held
 from tfopt.testing import check_stage
 from tfopt.tflite import flatbuffer
@@ -42,6 +42,17 @@ def test_training_moves_the_values_and_no_weight_from_one_to_another(per_channel
     places = np.broadcast_to(np.arange(24), before.shape) if per_channel else np.zeros_like(before)
     pairs = {*zip(places.ravel(), before.ravel(), after.ravel(), strict=True)}
     assert len(pairs) == (4 * 24 if per_channel else 4)
+
+
+@pytest.mark.parametrize("later", [None, Stage(name="fine", epochs=2, learning_rate=0.01)])
+def test_a_kernel_of_one_weight_a_channel_keeps_its_values(later):
+    inputs = keras.Input((8, 8, 1), name="input")
+    x = keras.layers.Conv2D(16, 1, activation="relu", name="gray")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    given = keras.Model(inputs, keras.layers.Dense(4, name="logits")(x))
+    made = check_stage(Cluster(clusters=4, epochs=0 if later else 2, learning_rate=0.01), given)
+    made = check_stage(later, made) if later else made
+    assert {kernel.layer: kernel.distinct_total for kernel in measure(made).kernels}["gray"] == 4
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,17 @@ def masked(x, steps):
     return L.MultiHeadAttention(2, 4)(x, x, attention_mask=steps[:, None, :])
 
 
+def dilated(layer, *filters):
+    return layer(*filters, 3, dilation_rate=2, padding="same")
+
+
+def siamese(x, y):
+    inner = L.Conv2D(4, 1), L.BatchNormalization(), L.ReLU()
+    for layer in inner:
+        x, y = layer(x), layer(y)
+    return L.Subtract()([x, y])
+
+
 def twice(layer, x):
     return layer(layer(x))
 
@@ -128,6 +139,20 @@ KINDS = {
     "one_step": (L.GRU(4, **BIASED), (1, 2), GRU_BEGIN),
     "both": (L.Bidirectional(L.LSTM(4)), (1, 2), f"{LSTM_BEGIN} {LSTM_BEGIN} CONCATENATION"),
     "both_steps": (L.Bidirectional(L.GRU(4, **STEPS)), (2, 2), f"{BOTH_GRUS} CONCATENATION"),
+    "abs": (lambda x: tf.abs(conv(x)), IMAGE, "CONV_2D ABS"),
+    "sqrt": (lambda x: tf.sqrt(conv(x, "relu") + 1.0), IMAGE, "CONV_2D ADD SQRT"),
+    "rsqrt": (lambda x: tf.math.rsqrt(conv(x, "relu") + 1.0), IMAGE, "CONV_2D ADD RSQRT"),
+    "exp": (lambda x: tf.exp(conv(x)), IMAGE, "CONV_2D EXP"),
+    "log": (lambda x: tf.math.log(conv(x, "relu") + 1.0), IMAGE, "CONV_2D ADD LOG"),
+    "transpose": (lambda x: tf.transpose(conv(x), (0, 2, 1, 3)), IMAGE, "CONV_2D TRANSPOSE"),
+    "dot": (lambda x: L.Dot(-1)([x, L.Dense(8)(x)]), (4, 8), "FULLY_CONNECTED BATCH_MATMUL"),
+    "dilated": (lambda x: norm_relu(L.Conv2D(4, 3, dilation_rate=2)(x)), IMAGE, "CONV_2D"),
+    "dilated1d": (lambda x: norm_relu(dilated(L.Conv1D, 4)(x)), (8, 4), "CONV_2D"),
+    "dilated_depth": (dilated(L.DepthwiseConv2D), IMAGE, "DEPTHWISE_CONV_2D"),
+    "dilated_depth1d": (dilated(L.DepthwiseConv1D), (8, 4), "DEPTHWISE_CONV_2D"),
+    "grouped": (lambda x: norm_relu(L.Conv2D(6, 3, groups=3)(x)), IMAGE, "CONV_2D"),
+    "siamese": (lambda x: siamese(x, x + 1.0), IMAGE, "ADD CONV_2D CONV_2D SUB"),
+    "shared_norm": (lambda x: twice(L.LayerNormalization(), x), (4, 8), 2 * f"{LAYER_NORM} "),
     "causal": (lambda x: L.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True), (6, 8), ATTENTION),
     "masked": (lambda x: masked(x, x[:, :, 0] > -1.0), (6, 8), f"GREATER {ATTENTION}"),
 }  # fmt: skip
@@ -206,7 +231,7 @@ def test_layers_without_an_int8_kernel_stay_float_with_their_reason(caplog):
     examples = examples_for(model)
     finished = reloaded(quantized(model, examples, steps=2, layers=(Float(layers=("kept",)),)))
     reasons = {
-        "elu": "TFLite has no int8 kernel for ELU",
+        "elu": "TFLite's converter quantizes no ELU",
         "selu": "the rounding of selu isn't simulated, but Int8() after training quantizes it",
         "double": "it isn't known how TFLite computes Lambda",
         "kept": "the config says so",
@@ -228,7 +253,10 @@ AFTERWARDS = {
     "threshold": (L.ReLU(threshold=0.5), (8,), {"CAST"}),
     "transposed1d": (L.Conv1DTranspose(4, 3), (6, 2), set()),
     "divide": (lambda x: x / (L.Dense(8, "relu")(x) + 1.0), (8,), set()),
-    "dot": (lambda x: L.Dot(-1)([x, x]), (4, 8), set()),
+    "normalized_dot": (lambda x: L.Dot(-1, normalize=True)([x, x]), (4, 8), set()),
+    "negative": (lambda x: -x, (8,), {"NEG"}),
+    "square": (lambda x: tf.square(x), (8,), {"SQUARE"}),
+    "reverse": (lambda x: tf.reverse(x, [1]), (8,), {"REVERSE_V2"}),
     "attention": (lambda x: L.Attention()([x, x]), (4, 8), set()),
     "unit": (L.UnitNormalization(), (8,), set()),
     "ceiling": (L.ReLU(1.0), (8,), set()),
@@ -567,6 +595,25 @@ def test_what_was_trained_to_stay_float_is_refused_by_a_variant_that_cannot_keep
     finished = quantized(model, examples, layers=(Float(layers=("logits",)),))
     with pytest.raises(ConfigError, match="kernels all have 8 bits, .* 'logits' was trained for"):
         Int16x8().check(finished)
+
+
+def test_what_has_no_form_of_16_bits_stays_float_and_is_told():
+    def layers(x):
+        return L.PReLU("uniform", name="prelu")(tf.nn.space_to_depth(L.Conv2D(4, 3)(x), 2))
+
+    model = model_of(layers, (8, 8, 3))
+    examples = examples_for(model)
+    finished = quantized(model, examples, activations=16)
+    told, graph = left_float(finished), flatbuffer.read(Int16x8().convert(finished, examples))
+    assert told["prelu"] == "TFLite's converter quantizes no PReLU to 16 bits"
+    assert {"PRELU", "SPACE_TO_DEPTH"} <= {op.kind for op in graph.with_precision("float")}
+    assert len(told) == 2
+
+
+def test_kernels_of_4_bits_are_refused_where_they_are_of_several_groups():
+    model = model_of(lambda x: L.Conv2D(6, 3, groups=3, name="grouped")(x), IMAGE)
+    with pytest.raises(ConfigError, match="received 'grouped', a Conv2D of 3 groups; give it 8"):
+        prepared(model, examples_for(model), weights=4)
 
 
 def test_means_of_what_a_mask_leaves_stay_float_and_are_told():

@@ -16,12 +16,14 @@ from tfopt.graph import calls, exchanged
 def converter(model: Any) -> Any:
     """Return a converter of `model` into a file that takes any batch, by default 1."""
     # Deferred, since they load TensorFlow.
-    from tfopt import moments
+    from tfopt import convolutions, moments
     from tfopt.recurrent import loop, unrolled
     from tfopt.rounding import converting
 
     def runnable(layer: Any) -> Any:
-        return unrolled(layer) if loop(layer) else moments.rewritten(layer)
+        if loop(layer):
+            return unrolled(layer)
+        return moments.rewritten(layer) or convolutions.rewritten(layer)
 
     model = exchanged(model, runnable)
     with converting(model):

@@ -7,7 +7,7 @@ from typing import Any
 from tfopt.checkpoint import load_model
 from tfopt.compat import keras
 from tfopt.errors import ConfigError
-from tfopt.graph import copied, rebuilt
+from tfopt.graph import copied, rebuilt, told_apart
 from tfopt.models.blocks import DataSpec
 from tfopt.spec import spec
 
@@ -66,7 +66,7 @@ def rebuilt_to_logits(model: "keras.Model", path: str) -> "keras.Model":
             f"Saved.path: expected a functional or Sequential model, received {path}, a "
             f"{type(model).__name__} whose layers can't be told apart; rebuild it from layers."
         )
-    model = rebuilt(model)
+    model = rebuilt(told_apart(model))
     last = model.outputs[0]._keras_history.layer
 
     def without_softmax(layer: "keras.layers.Layer") -> Any:

@@ -18,6 +18,7 @@ from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
 from tfopt.stages.hold import is_sparse
 from tfopt.stages.importance import L1
 from tfopt.stages.patterns import folded, n_of_m
+from tfopt.stages.sparsify import POINT
 
 _LOG = logging.getLogger(__name__)
 _COSTS = {"params": budget.params, "macs": budget.macs}
@@ -89,6 +90,13 @@ class Shrink(Stage):
             "stage %s: %s of %s %s are left, %.0f%%.",
             *(self.name, f"{measured:,}", f"{whole:,}", noun, 100 * measured / whole),
         )
+        if after.sparsity < before.sparsity - POINT:
+            _LOG.warning(
+                "stage %s: of what is left %.1f%% are zeros, of the whole model it were %.1f%%, "
+                "since channels of zeros go first; to keep that share put it before the stage that "
+                "prunes.",
+                *(self.name, 100 * after.sparsity, 100 * before.sparsity),
+            )
 
     def _check_pattern(self, model: "keras.Model", kernels: Sequence[Kernel]) -> None:
         values = kernel_variables(model)

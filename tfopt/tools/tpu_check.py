@@ -1,6 +1,7 @@
 """Compile each stage's training step for TPUs, on a machine without one."""
 
 import argparse
+import importlib.util
 import json
 import sys
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import tabulate
 
 from tfopt.command_line import parse
+from tfopt.errors import ConfigError
 from tfopt.tpu.chips import TOPOLOGIES, find
 
 _HEADERS = (
@@ -46,6 +48,10 @@ def main(argv: list[str]) -> int:
     )
     flags, others = parser.parse_known_args(argv)
     slices = [find(name) for name in flags.topology.split(",")]
+    if importlib.util.find_spec("jax") is None:
+        raise ConfigError(
+            "expected Google's TPU compiler, found no package jax; pip install 'tfopt[tpu-check]'."
+        )
     experiment, _ = parse(others)
     for each in slices:
         experiment.check_replicas(each.replicas)

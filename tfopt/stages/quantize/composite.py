@@ -63,6 +63,8 @@ def _attention(rewriter: Any, layer: Any) -> Callable:
         )
     }
 
+    dropped = keras.layers.Dropout(layer._dropout, name=f"{layer.name}_dropout")
+
     def heads(name: str, x: Any) -> Any:
         projected = rewriter.ranged(projections[name](x), f"{layer.name}_{name}")
         return tf.transpose(projected, (0, 2, 1, 3))
@@ -77,8 +79,7 @@ def _attention(rewriter: Any, layer: Any) -> Callable:
         if options.get("use_causal_mask"):
             masks.append(np.tril(np.ones((1, 1, query.shape[1], value.shape[1]), bool)))
         shares = _softmax(rewriter, layer, scores, masks)
-        if layer._dropout:
-            shares = keras.layers.Dropout(layer._dropout, name=f"{layer.name}_dropout")(shares)
+        shares = dropped(shares) if layer._dropout else shares
         mixed = tf.matmul(shares, heads("value", value))
         mixed = tf.transpose(rewriter.ranged(mixed, f"{layer.name}_mixed"), (0, 2, 1, 3))
         return rewriter.end(layer, projections["output"](mixed))
@@ -132,18 +133,14 @@ def _of_heads(mask: Any) -> Any:
 
 
 def _normalised(rewriter: Any, layer: Any) -> Callable:
-    def called(x: Any) -> Any:
-        def ranged(tensor: Any, part: str, **options: Any) -> Any:
-            return rewriter.ranged(tensor, f"{layer.name}_{part}", **options)
+    scale = 1.0 if layer.gamma is None else layer.gamma.numpy()
+    offset = 0.0 if layer.beta is None else layer.beta.numpy()
+    scaled = affine(scale, offset, layer.name, trainable=layer.trainable)
 
-        unit = normalised(x, -1, layer.epsilon, ranged)
-        scale = 1.0 if layer.gamma is None else layer.gamma.numpy()
-        offset = 0.0 if layer.beta is None else layer.beta.numpy()
-        return rewriter.end(
-            layer, affine(unit, scale, offset, layer.name, trainable=layer.trainable)
-        )
+    def ranged(tensor: Any, part: str, **options: Any) -> Any:
+        return rewriter.ranged(tensor, f"{layer.name}_{part}", **options)
 
-    return called
+    return lambda x: rewriter.end(layer, scaled(normalised(x, -1, layer.epsilon, ranged)))
 
 
 def _constant_affine(rewriter: Any, layer: Any) -> Callable:
@@ -153,10 +150,8 @@ def _constant_affine(rewriter: Any, layer: Any) -> Callable:
         deviation = np.maximum(np.sqrt(np.ravel(layer.variance)), keras.backend.epsilon())
         scale, offset = 1 / deviation, -np.ravel(layer.mean) / deviation
 
-    def called(x: Any) -> Any:
-        return rewriter.end(layer, affine(x, scale, offset, layer.name, trainable=False))
-
-    return called
+    scaled = affine(scale, offset, layer.name, trainable=False)
+    return lambda x: rewriter.end(layer, scaled(x))
 
 
 def _separable(rewriter: Any, layer: Any) -> Callable:
@@ -193,13 +188,14 @@ def _separable(rewriter: Any, layer: Any) -> Callable:
 
 
 def _averaged(rewriter: Any, layer: Any) -> Callable:
+    scaled = affine(1 / len(layer.get_input_at(0)), 0.0, layer.name, trainable=False)
+
     def called(tensors: list) -> Any:
         total = tensors[0]
         for tensor in tensors[1:]:
             total = keras.layers.Add(name=rewriter.named(f"{layer.name}_sum"))([total, tensor])
             total = rewriter.ranged(total, f"{layer.name}_sum")
-        mean = affine(total, 1 / len(tensors), 0.0, layer.name, trainable=False)
-        return rewriter.end(layer, mean)
+        return rewriter.end(layer, scaled(total))
 
     return called
 

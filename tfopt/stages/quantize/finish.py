@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tfopt.compat import keras
-from tfopt.graph import consumers, copied, producers, rebuilt
-from tfopt.masks import remasked
+from tfopt.graph import consumers, copied, only, producers, rebuilt
+from tfopt.masks import Remasked, is_masked
 from tfopt.rounding import Remark, Rounded
 from tfopt.stages.fold import by_output, factors
 from tfopt.stages.quantize.linear import affine
@@ -20,9 +20,9 @@ def finished(model: "keras.Model") -> "keras.Model":
     after, before = consumers(model), producers(model)
 
     def norm_of(layer: Any) -> Any:
-        following = after[layer.name]
-        alone = len(following) == 1 and _is_norm(following[0])
-        return following[0] if alone and len(before[following[0].name]) == 1 else None
+        following = only(after[layer.name])
+        alone = _is_norm(following) and only(before[following.name]) is layer
+        return following if alone else None
 
     def replace(layer: Any) -> Callable:
         if isinstance(layer, Rounded):
@@ -32,12 +32,9 @@ def finished(model: "keras.Model") -> "keras.Model":
         (source,) = before[layer.name][:1]
         if isinstance(source, Rounded) and norm_of(source) is layer:
             return lambda x, **_: x
-        scale, offset = factors(layer)
-        return lambda x, **_: remasked(
-            affine(x, scale, offset, layer.name, trainable=layer.trainable),
-            x,
-            f"{layer.name}_masked",
-        )
+        scaled = affine(*factors(layer), layer.name, trainable=layer.trainable)
+        masked = Remasked(name=f"{layer.name}_masked")
+        return lambda x, **_: masked([scaled(x), x]) if is_masked(x) else scaled(x)
 
     return rebuilt(model, replace)
 

@@ -29,7 +29,7 @@ class Kind(Enum):
 _LAYERS = {
     Kind.KERNEL: "Conv1D Conv2D Conv2DTranspose DepthwiseConv1D DepthwiseConv2D Dense",
     Kind.NORM: "BatchNormalization",
-    Kind.OWN: "GlobalAveragePooling1D GlobalAveragePooling2D LeakyReLU PReLU Embedding",
+    Kind.OWN: "Dot GlobalAveragePooling1D GlobalAveragePooling2D LeakyReLU PReLU Embedding",
     Kind.SAME: "ActivityRegularization AlphaDropout Cropping1D Cropping2D Dropout Flatten "
     "GaussianDropout GaussianNoise GlobalMaxPooling1D GlobalMaxPooling2D MaxPooling1D "
     "MaxPooling2D Permute RandomBrightness RandomContrast RandomCrop RandomFlip RandomRotation "
@@ -42,20 +42,21 @@ _LAYERS = {
     Kind.COMPOSITE: "Average Bidirectional EinsumDense GRU LSTM LayerNormalization "
     "MultiHeadAttention Normalization Rescaling SeparableConv1D SeparableConv2D SimpleRNN",
     Kind.FLOAT: "Conv3D Conv3DTranspose ELU ThresholdedReLU",
-    Kind.POST: "Attention Conv1DTranspose Dot GlobalAveragePooling3D UnitNormalization",
+    Kind.POST: "Attention Conv1DTranspose GlobalAveragePooling3D UnitNormalization",
 }
 _OPERATORS = {
     Kind.RELU: "nn.relu nn.relu6",
-    Kind.OWN: "__operators__.add math.add math.subtract math.multiply math.reduce_mean "
-    "math.reduce_sum math.squared_difference linalg.matmul nn.leaky_relu cast",
-    Kind.SAME: "compat.v1.gather compat.v1.gather_nd compat.v1.pad expand_dims identity "
-    "image.crop_to_bounding_box image.resize linalg.matrix_transpose math.reduce_max "
-    "nn.depth_to_space nn.max_pool2d nn.space_to_depth pad repeat reshape reverse slice split "
-    "squeeze stop_gradient strided_slice tile transpose",
+    Kind.OWN: "__operators__.add math.abs math.add math.exp math.log math.multiply "
+    "math.reduce_mean math.reduce_sum math.rsqrt math.sqrt math.squared_difference math.subtract "
+    "linalg.matmul nn.leaky_relu cast",
+    Kind.SAME: "compat.v1.gather compat.v1.gather_nd compat.v1.pad compat.v1.transpose "
+    "expand_dims identity image.crop_to_bounding_box image.resize linalg.matrix_transpose "
+    "math.reduce_max nn.depth_to_space nn.max_pool2d nn.space_to_depth pad repeat reshape slice "
+    "split squeeze stop_gradient strided_slice tile transpose",
     Kind.MEAN: "nn.avg_pool2d",
     Kind.JOINT: "concat math.maximum math.minimum stack",
     Kind.ACTIVATION: "math.sigmoid math.tanh nn.gelu nn.silu nn.softmax",
-    Kind.FLOAT: "nn.elu",
+    Kind.FLOAT: "math.floor math.negative math.sin math.square nn.elu reverse",
     Kind.COMPARED: "math.equal math.greater math.greater_equal math.less math.less_equal "
     "math.not_equal",
     Kind.POST: "math.divide math.truediv nn.selu math.softplus",
@@ -68,12 +69,21 @@ FIXED = {"sigmoid": (0.0, 255 / 256), "softmax": (0.0, 255 / 256), "tanh": (-1.0
 _COMPOSED = ("exponential", "mish", "selu", "softplus", "softsign")
 
 
-def why_float(kind: Kind, name: str) -> str:
-    """Return why a layer called `name` of this kind isn't trained as int8, "" where it is."""
+# What TFLite's converter leaves float among activations of 16 bits.
+_NARROW = ("PReLU", "nn.depth_to_space", "nn.space_to_depth")
+
+
+def why_float(kind: Kind, name: str, *, wide: bool = False) -> str:
+    """Return why a layer called `name` of this kind isn't trained as int8, "" where it is.
+
+    With `wide` activations have 16 bits.
+    """
+    if wide and name in _NARROW:
+        return f"TFLite's converter quantizes no {name} to 16 bits"
     if kind is Kind.POST or name in _COMPOSED:
         return f"the rounding of {name} isn't simulated, but Int8() after training quantizes it"
     if kind is Kind.FLOAT or name == "elu":
-        return f"TFLite has no int8 kernel for {name}"
+        return f"TFLite's converter quantizes no {name}"
     if kind is Kind.UNKNOWN:
         return f"it isn't known how TFLite computes {name}"
     return ""
@@ -134,6 +144,10 @@ def _softmax(layer: Any) -> Kind:
     return Kind.ACTIVATION if layer.axis == -1 else Kind.POST
 
 
+def _dot(layer: Any) -> Kind:
+    return Kind.POST if layer.normalize else Kind.OWN
+
+
 _BY_OPTIONS = {
     "ReLU": _relu,
     "BatchNormalization": _norm,
@@ -141,4 +155,5 @@ _BY_OPTIONS = {
     "Resizing": _sampled,
     "Activation": _activated,
     "Softmax": _softmax,
+    "Dot": _dot,
 }

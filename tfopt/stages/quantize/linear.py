@@ -9,23 +9,26 @@ import numpy as np
 from tfopt.compat import keras, tf
 
 
-def affine(x: Any, scale: Any, offset: Any, name: str, *, trainable: bool) -> Any:
-    """Return `x * scale + offset` by channel, `x` of 2 to 4 dimensions.
+def affine(scale: Any, offset: Any, name: str, *, trainable: bool) -> Callable:
+    """Return a call that gives `x * scale + offset` by channel, `x` of 2 to 4 dimensions.
 
     A 1x1 depthwise convolution has exact codes for it and one operator, where a product and a
     sum would round twice.
     """
     made = keras.layers.DepthwiseConv2D(1, name=name, trainable=trainable)
-    inner = tuple(x.shape[1:])
-    if len(inner) == 3:
-        outputs = made(x)
-    else:
-        outputs = tf.reshape(
-            made(tf.reshape(x, (-1, *inner[:-1], *[1] * (3 - len(inner)), inner[-1]))), (-1, *inner)
-        )
-    channels = np.broadcast_to(scale, inner[-1:]), np.broadcast_to(offset, inner[-1:])
-    made.set_weights([channels[0].reshape(1, 1, -1, 1), channels[1]])
-    return outputs
+
+    def called(x: Any) -> Any:
+        inner = tuple(x.shape[1:])
+        if len(inner) == 3:
+            outputs = made(x)
+        else:
+            spread = (*inner[:-1], *[1] * (3 - len(inner)), inner[-1])
+            outputs = tf.reshape(made(tf.reshape(x, (-1, *spread))), (-1, *inner))
+        channels = np.broadcast_to(scale, inner[-1:]), np.broadcast_to(offset, inner[-1:])
+        made.set_weights([channels[0].reshape(1, 1, -1, 1), channels[1]])
+        return outputs
+
+    return called
 
 
 def dense(rewriter: Any, of: Any, name: str, kernel: Any, bias: Any, contracted: int) -> Callable:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfopt.compat import tf
-from tfopt.graph import consumers, operator, option, producers
+from tfopt.graph import consumers, only, operator, option, producers
 from tfopt.masks import is_masked
 from tfopt.rounding import BY_CONFIG
 from tfopt.stages.quantize import composite
@@ -26,10 +26,10 @@ _BY_STEP = (*_LOOPS, "Average", "GlobalAveragePooling1D", "Softmax")
 class Plan:
     """What TFLite's converter will make of a flat model, where `bits(layer)` is 0 for float."""
 
-    def __init__(self, flat: Any, bits: Callable) -> None:
+    def __init__(self, flat: Any, bits: Callable, activations: int) -> None:
         self._consumers, self._producers = consumers(flat), producers(flat)
         self._outputs = set(flat.output_names)
-        self._bits = bits
+        self._bits, self._wide = bits, activations == 16
         self._fused = {name for layer in flat.layers for name in self._inside_hard_swish(layer)}
 
     def reason(self, layer: Any) -> str:
@@ -37,7 +37,7 @@ class Plan:
         kind, name = kind_of(layer), operator(layer) or type(layer).__name__
         if not self._bits(layer):
             return BY_CONFIG
-        if reason := why_float(kind, name):
+        if reason := why_float(kind, name, wide=self._wide):
             return reason
         if kind is Kind.COMPOSITE and not composite.can_build(layer):
             return f"it isn't known how to compute this form of {name} in int8"
@@ -45,23 +45,23 @@ class Plan:
 
     def absorbed(self, layer: Any) -> bool:
         """Return whether no tensor is kept between `layer` and the one layer that takes it."""
-        taking = self._consumers[layer.name]
-        if layer.name in self._outputs or len(taking) != 1:
+        taking = only(self._consumers[layer.name])
+        if layer.name in self._outputs or taking is None:
             return False
-        if self.reason(taking[0]):
+        if self.reason(taking):
             return bool(self.reason(layer))
         if self.reason(layer):
             return False
-        kind, then = kind_of(layer), kind_of(taking[0])
+        kind, then = kind_of(layer), kind_of(taking)
         linear = kind is not Kind.KERNEL or activation(layer) in ("", "linear")
         if then is Kind.RELU:
             fuses = kind in _FUSING or operator(layer) in _ARITHMETIC
             return fuses and linear and type(layer).__name__ != "Conv2DTranspose"
         if then is Kind.NORM:
-            return kind is Kind.KERNEL and linear and len(self._producers[taking[0].name]) == 1
+            return kind is Kind.KERNEL and linear and only(self._producers[taking.name]) is layer
         if then is Kind.JOINT:
             # All or none: the converter would give the joint the range of any input that has one.
-            return all(self._joins(each) for each in self._producers[taking[0].name])
+            return all(self._joins(each) for each in self._producers[taking.name])
         return layer.name in self._fused
 
     def _joins(self, layer: Any) -> bool:

@@ -14,7 +14,8 @@ from tfopt.stages.quantize.kinds import FIXED, Kind, activation, kind_of, why_fl
 from tfopt.stages.quantize.plan import Plan
 from tfopt.stages.quantize.timed import at_once
 
-# LiteRT runs kernels of 4 bits in CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED.
+# LiteRT runs kernels of 4 bits in CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED, and not where
+# its groups are others than all channels or each.
 _EIGHT_BITS = ("Conv1D", "Conv2DTranspose", "DepthwiseConv1D", "SeparableConv1D")
 # A reason why what makes a mask stays float.
 _COMPARED = "it compares an input that isn't rounded"
@@ -54,10 +55,11 @@ class Rewriter:
     """For each layer of the flat model: what is called in its place."""
 
     def __init__(self, flat: Any, bits: Callable, *, activations: int, rate: float) -> None:
-        self._plan = Plan(flat, bits)
+        self._plan = Plan(flat, bits, activations)
         self._bits = bits
         self._range = {"bits": activations, "rate": rate}
         self._names: Counter[str] = Counter()
+        self._taken = {layer.name for layer in flat.layers}
         self._of = ""
 
     def __call__(self, layer: Any) -> Callable:
@@ -78,12 +80,8 @@ class Rewriter:
     def _made(self, layer: Any) -> Callable:
         if reason := self._plan.reason(layer):
             return self._float(layer, reason)
-        if self._bits(layer) == 4 and type(layer).__name__ in _EIGHT_BITS:
-            raise ConfigError(
-                f"weights: expected 4 bits only where LiteRT runs kernels of 4 bits, received "
-                f"{layer.name!r}, a {type(layer).__name__}; give it 8 by "
-                f"Bits(layers=({layer.name!r},))."
-            )
+        if self._bits(layer) == 4:
+            _check_four_bits(layer)
         kind = kind_of(layer)
         return (
             composite.build(self, layer) if kind is Kind.COMPOSITE else _BUILDERS[kind](self, layer)
@@ -92,7 +90,10 @@ class Rewriter:
     def named(self, name: str) -> str:
         """Return `name`, numbered where it was taken."""
         self._names[name] += 1
-        return name if self._names[name] == 1 else f"{name}_{self._names[name] - 1}"
+        if self._names[name] == 1:
+            return name
+        numbered = f"{name}_{self._names[name] - 1}"
+        return self.named(name) if numbered in self._taken else numbered
 
     def ranged(self, tensor: Any, name: str, **options: Any) -> Any:
         """Return `tensor`, or each of several, rounded in a range of its own."""
@@ -196,16 +197,14 @@ class Rewriter:
         return called
 
     def _merge(self, layer: Any) -> Callable:
+        made = copied(layer)
+
         def called(tensors: list) -> Any:
-            total = tensors[0]
-            for number, tensor in enumerate(tensors[1:], 2 - len(tensors)):
-                # The last has the name, those before are rounded on the way to it.
-                made = type(layer)(
-                    name=layer.name if not number else self.named(f"{layer.name}_part")
-                )
-                total = made([total, tensor])
-                total = self.ranged(total, layer.name) if number else self.end(layer, total)
-            return total
+            total, *between, last = tensors
+            for tensor in between:
+                part = type(layer)(name=self.named(f"{layer.name}_part"))
+                total = self.ranged(part([total, tensor]), layer.name)
+            return self.end(layer, made([total, last]))
 
         return called
 
@@ -232,6 +231,17 @@ class Rewriter:
             return Remark(about=layer.name, reason=reason, name=name)(tensor)
 
         return tf.nest.map_structure(remark, tensors)
+
+
+def _check_four_bits(layer: Any) -> None:
+    """Raise ConfigError where LiteRT runs no kernel of 4 bits for `layer`."""
+    name, groups = type(layer).__name__, getattr(layer, "groups", 1)
+    if name in _EIGHT_BITS or (name == "Conv2D" and groups > 1):
+        of = f"{name} of {groups} groups" if groups > 1 else name
+        raise ConfigError(
+            f"weights: expected 4 bits only where LiteRT runs kernels of 4 bits, received "
+            f"{layer.name!r}, a {of}; give it 8 by Bits(layers=({layer.name!r},))."
+        )
 
 
 def _loaded(made: Any, original: Any, outputs: Any) -> Any:
