@@ -94,7 +94,7 @@ FILES = [
     (
         "Prune(",
         "Prune(exclude='stem', ",
-        "exclude: expected a tuple of Any, received 'stem'; write ('stem',).",
+        "exclude: expected a tuple of anything, received 'stem'; write ('stem',).",
     ),
     ("Stage()", "Stage(epochs='3')", "config.stages[0].epochs: expected a whole number, received"),
     (
@@ -146,19 +146,19 @@ FILES = [
     (
         "Prune(",
         "Prune(growth='poly', ",
-        "config.stages[1].growth: expected Polynomial() or AtOnce() or another object with over(), "
+        "config.stages[1].growth: expected Polynomial() or AtOnce() or an object with over(), "
         "received 'poly'",
     ),
     (
         "Stage()",
         "Stage(optimizer='adam')",
-        "config.stages[0].optimizer: expected SGD() or Adam() or AdamW() or another object with "
+        "config.stages[0].optimizer: expected SGD() or Adam() or AdamW() or an object with "
         "build(), received 'adam'",
     ),
     (
         "Stage()",
         "Stage(schedule=0.1)",
-        "config.stages[0].schedule: expected Constant() or Cosine() or another object with over()",
+        "config.stages[0].schedule: expected Constant() or Cosine() or an object with over()",
     ),
     ("data=Digits()", "data=3", "config.data: expected an object with load(batch_size)"),
     ("return Experiment", "return dict", "expected get_config() to return an Experiment"),

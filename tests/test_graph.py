@@ -55,6 +55,12 @@ def test_layers_of_one_name_are_told_apart():
     assert told_apart(copy) is copy
 
 
+def test_a_layer_of_an_inputs_name_is_told_apart_from_it():
+    inside = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, name="one")])
+    copy = told_apart(keras.Sequential([keras.Input((8,), name="one"), inside]))
+    assert [layer.name for layer in copy.layers] == ["one", "one_1"]
+
+
 def test_a_layer_becomes_any_function():
     def replace(layer):
         if layer.name == "pool":

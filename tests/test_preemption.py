@@ -12,16 +12,36 @@ from tfopt import preemption
 ENDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: preemption.PreemptedError}
 
 
-@pytest.mark.parametrize("sign", ENDS)
-def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost(sign):
+def dropped(sign):
+    """Get the signal where Python drops what it raises."""
+
     def callback(phase, info):
         gc.callbacks.remove(callback)
         os.kill(os.getpid(), sign)
 
-    with preemption.listening(), pytest.raises(ENDS[sign]):
-        gc.callbacks.append(callback)
-        gc.collect()  # in which Python drops what the signal raises
-        time.sleep(10)
+    gc.callbacks.append(callback)
+    gc.collect()
+
+
+@pytest.mark.parametrize("after", [0, 10])
+@pytest.mark.parametrize("sign", ENDS)
+def test_a_signal_in_a_callback_of_the_garbage_collector_is_not_lost(sign, after):
+    with pytest.raises(ENDS[sign]), preemption.listening():
+        dropped(sign)
+        time.sleep(after)
+
+
+def test_it_comes_to_nobody_else_after_an_error():
+    came = []
+    earlier = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+    try:
+        with pytest.raises(ValueError, match="broken"), preemption.listening():
+            dropped(signal.SIGTERM)
+            raise ValueError("broken")
+        time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    assert not came
 
 
 def test_what_else_is_dropped_is_said(monkeypatch):

@@ -17,8 +17,11 @@ def rewritten(layer: "keras.layers.Layer") -> Any:
         return None
     plain = max(layer.dilation_rate) == 1
     if type(layer) is keras.layers.Conv1DTranspose:
-        return other.from_config(layer.get_config()) if plain else None
-    return None if plain and layer.groups == 1 else other.from_config(layer.get_config())
+        # What makes an image of one row of it must know how long the row is.
+        as_it_is = not plain or layer.get_input_at(0).shape[1] is None
+    else:
+        as_it_is = plain and layer.groups == 1
+    return None if as_it_is else other.from_config(layer.get_config())
 
 
 class _Conv1D(keras.layers.Conv1D):

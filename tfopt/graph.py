@@ -51,8 +51,10 @@ def rebuilt(model: "keras.Model", replace: Callable = copied) -> "keras.Model":
 
 def told_apart(model: "keras.Model") -> "keras.Model":
     """Return `model`, or where two of its layers have one name, a flat copy that numbers them."""
-    names = [layer.name for layer in {id(layer): layer for layer, _ in calls(model)}.values()]
-    taken, kept = set(names), set()
+    layers = {id(layer): layer for layer, _ in calls(model)}.values()
+    inputs: Any = model.input_names
+    names = [*inputs, *(layer.name for layer in layers)]
+    taken, kept = set(names), set(inputs)
     if len(taken) == len(names):
         return model
 

@@ -12,6 +12,7 @@ from typing import Any
 # EX_TEMPFAIL of sysexits.h: the same again may well succeed.
 EXIT_CODE = 75
 _noticed, _awaited, _listening = threading.Event(), threading.Event(), threading.Event()
+_sent_again: list[threading.Timer] = []
 
 
 class PreemptedError(BaseException):
@@ -38,8 +39,12 @@ def listening() -> Iterator[None]:
     _listening.set()
     try:
         yield
+        for timer in _sent_again:
+            timer.join()  # what it sends comes here
     finally:
         _listening.clear()
+        while _sent_again:
+            _sent_again.pop().cancel()
         sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, earlier)
 
@@ -78,5 +83,6 @@ def _again(dropped: Any) -> bool:
     signals = {KeyboardInterrupt: signal.SIGINT, PreemptedError: signal.SIGTERM}
     number = signals.get(dropped.exc_type)
     if number is not None:
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        _sent_again.append(threading.Timer(0.01, os.kill, (os.getpid(), number)))
+        _sent_again[-1].start()
     return number is not None

@@ -20,6 +20,7 @@ from tfopt.stages.hold import check_held
 from tfopt.tflite import flatbuffer, metadata
 
 _BATCH = 2
+_REPLACE = "replace them by layers made of others"
 
 
 def rehearse(experiment: Experiment, splits: Any) -> None:
@@ -54,14 +55,15 @@ def rehearse(experiment: Experiment, splits: Any) -> None:
             uncertain |= {} if variant.runs_what_float_does else {variant.name: variant}
     # Layers that TFLite lacks are told by nothing but its converter.
     content = converted(converter(_reloaded(built)))
-    _check_any_batch("config.model", content, built, splits.spec)
+    _check_any_batch("config.model", _REPLACE, content, built, splits.spec)
     _check_described(content, experiment.name, splits.spec)
     for name, variant in uncertain.items():
         content = variant.convert(_reloaded(built), next(iter(samples))[0].numpy())
-        _check_any_batch(f"variant {name!r}", content, built, splits.spec)
+        remedy = f"{_REPLACE}, or leave the variant out"
+        _check_any_batch(f"variant {name!r}", remedy, content, built, splits.spec)
 
 
-def _check_any_batch(at: str, content: bytes, model: "keras.Model", spec: Any) -> None:
+def _check_any_batch(at: str, remedy: str, content: bytes, model: "keras.Model", spec: Any) -> None:
     """Raise ConfigError unless LiteRT runs the .tflite `content` of `model` at another batch."""
     try:
         artifact = export.Artifact(stage="", variant="", content=content)
@@ -70,7 +72,7 @@ def _check_any_batch(at: str, content: bytes, model: "keras.Model", spec: Any) -
         raise ConfigError(
             f"{at}: expected layers that LiteRT runs at any batch, received "
             f"{_failing(str(error), content, model)} at one of {_BATCH} ({error.__cause__}); "
-            "replace them by layers made of others."
+            f"{remedy}."
         ) from error
 
 

@@ -100,10 +100,9 @@ def check_tree(node: Any, at: str) -> None:
             raise ConfigError(f"{where}: expected {words(hint)}, received {value!r}{alone}.")
         method = field.metadata.get("method")
         if method and not callable(getattr(value, method, None)):
-            known = " or ".join(f"{name}()" for name in _made_to(field.default_factory, method))
-            raise ConfigError(
-                f"{where}: expected {known} or another object with {method}(), received {value!r}."
-            )
+            known = [f"{name}()" for name in _having(method, field.default_factory)]
+            expected = " or ".join([*known, f"an object with {method}()"])
+            raise ConfigError(f"{where}: expected {expected}, received {value!r}.")
         stated = field.metadata.get("bounds", [])
         if value is not None and not all(test(value) for _, test in stated):
             limits = " and ".join(limit for limit, _ in stated)
@@ -117,11 +116,13 @@ def check_tree(node: Any, at: str) -> None:
         raise ConfigError(f"{at}.{name}: expected {expected}, received {getattr(node, name)!r}.")
 
 
-def _made_to(default: Any, method: str) -> list[str]:
-    """Return the names of the specs beside `default` that have `method`."""
-    beside = vars(sys.modules[default.__module__])
-    specs = {name: each for name, each in beside.items() if dataclasses.is_dataclass(each)}
-    return [name for name, each in specs.items() if name[0] != "_" and hasattr(each, method)]
+def _having(method: str, default: Any) -> list[str]:
+    """Return the names of the specs with `method` in the module of `default`, but for bases."""
+    there = vars(sys.modules[default.__module__])
+    specs = {name: each for name, each in there.items() if dataclasses.is_dataclass(each)}
+    own = [name for name, each in specs.items() if name[0] != "_" and hasattr(each, method)]
+    bases = {base.__name__ for name in own for base in specs[name].__mro__[1:]}
+    return [name for name in own if name not in bases]
 
 
 def _children(value: Any, at: str) -> Iterator[tuple[Any, str]]:
@@ -155,11 +156,14 @@ def _fits(value: Any, hint: Any) -> bool:
 def words(hint: Any) -> str:
     """Return the type `hint` in a user's words."""
     plain = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
+    plain |= {Any: "anything"}
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(words, args))
     if hint is type(None):
         return "None"
+    if origin is tuple and args[-1] is not ...:
+        return f"a tuple of {len(args)}: {', '.join(map(words, args))}"
     if origin in (list, tuple):
         return f"a {origin.__name__} of {words(args[0])}"
     if dataclasses.is_dataclass(hint) and not dataclasses.fields(hint):

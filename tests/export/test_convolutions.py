@@ -36,6 +36,12 @@ LAYERS = {
 }
 
 
+def test_a_transposed_one_of_unknown_length_stays_as_keras_has_it():
+    inputs = keras.Input((None, 4))
+    x = L.GlobalAveragePooling1D()(L.Conv1DTranspose(6, 3, strides=2)(inputs))
+    assert Float32().convert(keras.Model(inputs, x), np.zeros((1, 8, 4), np.float32))
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_one_operator_computes_what_keras_does_at_any_batch(name):
     layer, shape, kind = LAYERS[name]

@@ -232,6 +232,16 @@ def test_artifact_is_written_whole_under_its_name(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("first", [keras.layers.PReLU(), keras.layers.ELU()])
+def test_16_bits_need_a_first_layer_that_has_them(first):
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.layers.Dense(4)(first(inputs)))
+    examples = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    with pytest.raises(ConfigError, match="'int16x8': expected a first .* set float_io=True"):
+        export.Int16x8().convert(model, examples)
+    assert export.Int16x8(float_io=True).convert(model, examples)
+
+
 def test_a_signal_while_converting_is_no_error_of_the_model(monkeypatch):
     monkeypatch.setattr(preemption, "_noticed", threading.Event())
 

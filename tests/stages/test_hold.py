@@ -216,6 +216,19 @@ def test_zeros_of_attention_are_counted_beside_a_normalization_that_becomes_a_ke
         check_held("quantize", measure(pruned), measure(prepared), scaled=True)
 
 
+def test_factors_of_a_normalisation_move_apart():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, keras.layers.LayerNormalization(name="norm")(inputs))
+    gamma = np.tile(np.float32([0.5, 1.5]), 4)
+    model.get_layer("norm").set_weights([gamma, np.zeros(8, np.float32)])
+    examples = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    prepared = Quantize().prepare(model, 10, tf.data.Dataset.from_tensors((examples, 0)))
+    hold(prepared, trained=True)
+    prepared.compile(keras.optimizers.SGD(0.1), "mse")
+    prepared.fit(examples, np.zeros((16, 8)), verbose=0)
+    assert len(np.unique(kernel_variables(prepared)["norm/depthwise_kernel"])) > 2
+
+
 def matrix(layer, size=100, zeros=0, distinct=8):
     return Kernel(
         layer=layer,

@@ -30,6 +30,7 @@ GRU_STEP = " FULLY_CONNECTED ADD LOGISTIC MUL ADD TANH SUB MUL ADD"
 BOTH_GRUS = f"{GRU_BEGIN}{GRU_STEP} {GRU_BEGIN}{GRU_STEP}"
 BIASED, STEPS = {"bias_initializer": "normal"}, {"return_sequences": True}
 EDGES = [[0, 0], [1, 1], [1, 1], [0, 0]]
+AVERAGES = "FULLY_CONNECTED ADD DEPTHWISE_CONV_2D ADD DEPTHWISE_CONV_2D"
 LAYER_NORM = "MEAN SUB MUL MEAN ADD MAXIMUM RSQRT MUL DEPTHWISE_CONV_2D"
 
 ATTENTION = f"{4 * 'FULLY_CONNECTED '} BATCH_MATMUL SELECT_V2 SOFTMAX BATCH_MATMUL"
@@ -88,6 +89,10 @@ def siamese(x, y):
     return L.Subtract()([x, y])
 
 
+def averages(layer, x, y):
+    return layer([x, y, layer([x, y])])
+
+
 def twice(layer, x):
     return layer(layer(x))
 
@@ -132,6 +137,7 @@ KINDS = {
     "shared": (lambda x: twice(L.Conv2D(3, 1, activation="relu"), x), IMAGE, "CONV_2D CONV_2D"),
     "layer_norm": (L.LayerNormalization(), (4, 8), LAYER_NORM),
     "average": (lambda x: L.Average()([x, L.Dense(8)(x)]), (8,), f"FULLY_CONNECTED ADD {AFFINE}"),
+    "averages": (lambda x: averages(L.Average(), x, L.Dense(8)(x)), (8,), AVERAGES),
     "simple_rnn": (L.SimpleRNN(4, **BIASED), (3, 2), f"FULLY_CONNECTED TANH{2 * SIMPLE_STEP}"),
     "lstm": (L.LSTM(4, dropout=0.1), (3, 2), f"{LSTM_BEGIN}{2 * LSTM_STEP}"),
     "gru": (L.GRU(4, **BIASED), (3, 2), f"{GRU_BEGIN}{2 * GRU_STEP}"),
@@ -140,10 +146,7 @@ KINDS = {
     "both": (L.Bidirectional(L.LSTM(4)), (1, 2), f"{LSTM_BEGIN} {LSTM_BEGIN} CONCATENATION"),
     "both_steps": (L.Bidirectional(L.GRU(4, **STEPS)), (2, 2), f"{BOTH_GRUS} CONCATENATION"),
     "abs": (lambda x: tf.abs(conv(x)), IMAGE, "CONV_2D ABS"),
-    "sqrt": (lambda x: tf.sqrt(conv(x, "relu") + 1.0), IMAGE, "CONV_2D ADD SQRT"),
-    "rsqrt": (lambda x: tf.math.rsqrt(conv(x, "relu") + 1.0), IMAGE, "CONV_2D ADD RSQRT"),
     "exp": (lambda x: tf.exp(conv(x)), IMAGE, "CONV_2D EXP"),
-    "log": (lambda x: tf.math.log(conv(x, "relu") + 1.0), IMAGE, "CONV_2D ADD LOG"),
     "transpose": (lambda x: tf.transpose(conv(x), (0, 2, 1, 3)), IMAGE, "CONV_2D TRANSPOSE"),
     "dot": (lambda x: L.Dot(-1)([x, L.Dense(8)(x)]), (4, 8), "FULLY_CONNECTED BATCH_MATMUL"),
     "dilated": (lambda x: norm_relu(L.Conv2D(4, 3, dilation_rate=2)(x)), IMAGE, "CONV_2D"),
@@ -253,10 +256,14 @@ AFTERWARDS = {
     "threshold": (L.ReLU(threshold=0.5), (8,), {"CAST"}),
     "transposed1d": (L.Conv1DTranspose(4, 3), (6, 2), set()),
     "divide": (lambda x: x / (L.Dense(8, "relu")(x) + 1.0), (8,), set()),
+    **{
+        name: (lambda x, way=way: way(L.Dense(8, "relu")(x) + 1.0), (8,), set())
+        for name, way in {"log": tf.math.log, "sqrt": tf.sqrt, "rsqrt": tf.math.rsqrt}.items()
+    },
     "normalized_dot": (lambda x: L.Dot(-1, normalize=True)([x, x]), (4, 8), set()),
     "negative": (lambda x: -x, (8,), {"NEG"}),
     "square": (lambda x: tf.square(x), (8,), {"SQUARE"}),
-    "reverse": (lambda x: tf.reverse(x, [1]), (8,), {"REVERSE_V2"}),
+    "reverse": (lambda x: tf.reverse(x, [1]), (8,), set()),
     "attention": (lambda x: L.Attention()([x, x]), (4, 8), set()),
     "unit": (L.UnitNormalization(), (8,), set()),
     "ceiling": (L.ReLU(1.0), (8,), set()),

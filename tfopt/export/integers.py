@@ -171,7 +171,18 @@ class Int16x8(Variant):
         # Deferred, since it loads TensorFlow.
         from tfopt.rounding import unranged
 
-        return Variant.convert(self, unranged(model) if is_quantized(model) else model, examples)
+        try:
+            return Variant.convert(
+                self, unranged(model) if is_quantized(model) else model, examples
+            )
+        except RuntimeError as error:
+            if "Unsupported" not in str(error):
+                raise
+            raise ConfigError(
+                f"variant {self.name!r}: expected a first and a last layer that TFLite computes in "
+                f"16 bits, received a model of which its converter says {str(error)!r}; set "
+                "float_io=True."
+            ) from error
 
 
 def _end_types(model: "keras.Model", integer: Any, float_io: bool) -> tuple[Any, Any]:

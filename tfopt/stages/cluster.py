@@ -12,7 +12,7 @@ from tfopt.spec import bounded, having, spec
 from tfopt.stages.base import Stage
 from tfopt.stages.centroids import KMeansPlusPlus, shared
 from tfopt.stages.exclude import check_exclude, exclude_rules, excluded
-from tfopt.stages.hold import is_shared, is_sparse
+from tfopt.stages.hold import is_affine, is_shared, is_sparse
 
 _LOG = logging.getLogger(__name__)
 
@@ -102,7 +102,9 @@ class Cluster(Stage):
         return [
             kernel
             for kernel in kernels
-            if kernel.layer not in left and is_shared(self._values_of(kernel), self._among(kernel))
+            if kernel.layer not in left
+            and not is_affine(kernel)
+            and is_shared(self._values_of(kernel), self._among(kernel))
         ]
 
     def _values_of(self, kernel: Kernel) -> int:

@@ -73,7 +73,7 @@ def check_held(
         for what, had, has in _losses(kernel, now, scaled) if now else ():
             raise _lost(stage, had, what, f"layer {kernel.layer!r}", has)
     # Those that a rewriting took apart, as attention's, are told by their size in all.
-    made = [kernel for kernel in kept.values() if kernel.size > kernel.channels]
+    made = [kernel for kernel in kept.values() if not is_affine(kernel)]
     _check_rewritten(stage, renamed, made)
 
 
@@ -142,7 +142,7 @@ def _losses(before: Kernel, now: Kernel, scaled: bool) -> Iterator[tuple[str, in
     compared = [
         ("distinct values per channel", before.channel_nonzeros, before.distinct, now.distinct)
     ]
-    if not scaled and not _is_alike(before):
+    if not scaled and not is_affine(before):
         whole = before.nonzeros, before.distinct_total, now.distinct_total
         compared.insert(0, ("distinct values", *whole))
     # Pruning a kernel of shared values adds 0 to these.
@@ -167,9 +167,12 @@ def shares_values(kernel: Kernel) -> bool:
     return is_shared(kernel.distinct - (kernel.zeros > 0), kernel.channel_nonzeros)
 
 
-def _is_alike(kernel: Kernel) -> bool:
-    """Return whether `kernel` has one weight for each channel, all alike: no stage made it so."""
-    return kernel.size == kernel.channels and is_initial(kernel.distinct_total, kernel.zeros > 0)
+def is_affine(kernel: Kernel) -> bool:
+    """Return whether `kernel` only scales each channel, as what becomes of a normalisation does.
+
+    Such factors may well be alike, and no stage made them so.
+    """
+    return kernel.size == kernel.channels and kernel.name == "depthwise_kernel"
 
 
 class _Both:
@@ -196,7 +199,7 @@ def _constraint(kernel: Kernel, values: np.ndarray, mask: Any) -> Callable | Non
     beside = kernel.zeros > 0
     of_all = is_shared(kernel.distinct_total - beside, kernel.nonzeros)
     by_channel = is_shared(kernel.distinct - beside, kernel.channel_nonzeros)
-    if by_channel or (of_all and not _is_alike(kernel)):
+    if by_channel or (of_all and not is_affine(kernel)):
         groups = np.unique(values, return_inverse=True)[1]
         return _tied(groups.reshape(values.shape), kept, mask)
     if sparse:

@@ -188,14 +188,17 @@ def _separable(rewriter: Any, layer: Any) -> Callable:
 
 
 def _averaged(rewriter: Any, layer: Any) -> Callable:
-    scaled = affine(1 / len(layer.get_input_at(0)), 0.0, layer.name, trainable=False)
+    # Of its own for each number of inputs that a shared one is called with.
+    @functools.cache
+    def scaled(count: int) -> Callable:
+        return affine(1 / count, 0.0, rewriter.named(layer.name), trainable=False)
 
     def called(tensors: list) -> Any:
         total = tensors[0]
         for tensor in tensors[1:]:
             total = keras.layers.Add(name=rewriter.named(f"{layer.name}_sum"))([total, tensor])
             total = rewriter.ranged(total, f"{layer.name}_sum")
-        return rewriter.end(layer, scaled(total))
+        return rewriter.end(layer, scaled(len(tensors))(total))
 
     return called
 

@@ -46,9 +46,8 @@ _LAYERS = {
 }
 _OPERATORS = {
     Kind.RELU: "nn.relu nn.relu6",
-    Kind.OWN: "__operators__.add math.abs math.add math.exp math.log math.multiply "
-    "math.reduce_mean math.reduce_sum math.rsqrt math.sqrt math.squared_difference math.subtract "
-    "linalg.matmul nn.leaky_relu cast",
+    Kind.OWN: "__operators__.add math.abs math.add math.exp math.multiply math.reduce_mean "
+    "math.reduce_sum math.squared_difference math.subtract linalg.matmul nn.leaky_relu cast",
     Kind.SAME: "compat.v1.gather compat.v1.gather_nd compat.v1.pad compat.v1.transpose "
     "expand_dims identity image.crop_to_bounding_box image.resize linalg.matrix_transpose "
     "math.reduce_max nn.depth_to_space nn.max_pool2d nn.space_to_depth pad repeat reshape slice "
@@ -56,10 +55,12 @@ _OPERATORS = {
     Kind.MEAN: "nn.avg_pool2d",
     Kind.JOINT: "concat math.maximum math.minimum stack",
     Kind.ACTIVATION: "math.sigmoid math.tanh nn.gelu nn.silu nn.softmax",
-    Kind.FLOAT: "math.floor math.negative math.sin math.square nn.elu reverse",
+    Kind.FLOAT: "math.floor math.negative math.sin math.square nn.elu",
     Kind.COMPARED: "math.equal math.greater math.greater_equal math.less math.less_equal "
     "math.not_equal",
-    Kind.POST: "math.divide math.truediv nn.selu math.softplus",
+    # Of numbers near 0 a rounding makes 0, of which these are infinite, as are their gradients.
+    Kind.POST: "math.divide math.log math.rsqrt math.softplus math.sqrt math.truediv nn.selu "
+    "reverse",
 }
 _INTERPOLATIONS = ("nearest", "bilinear")
 
