@@ -12,6 +12,14 @@ from tfopt import preemption
 ENDS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: preemption.PreemptedError}
 
 
+@pytest.fixture(autouse=True)
+def interrupted_by_default():
+    """Let SIGINT be what it is in a terminal: a shell's background jobs ignore it."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, earlier)
+
+
 def dropped(sign):
     """Get the signal where Python drops what it raises."""
 

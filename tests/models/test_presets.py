@@ -130,7 +130,10 @@ def test_fitted_strides_spares_the_earliest(side, kept):
         (MLP(units=()), "config.model.units: expected one or more numbers of at least 1"),
         (SmallCNN(filters=(8, 0)), "config.model.filters: expected one or more numbers"),
         (DSCNN(stem_strides=(2, 0)), "config.model.stem_strides: expected two numbers"),
-        (DSCNN(stem_strides=(2,)), "config.model.stem_strides: expected tuple"),
+        (
+            DSCNN(stem_strides=(2,)),
+            "config.model.stem_strides: expected a tuple of 2: a whole number",
+        ),
     ],
 )
 def test_impossible_values_are_refused(model, words):
