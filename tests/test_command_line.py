@@ -158,7 +158,8 @@ FILES = [
     (
         "Stage()",
         "Stage(schedule=0.1)",
-        "config.stages[0].schedule: expected Constant() or Cosine() or an object with over()",
+        "config.stages[0].schedule: expected Constant() or Cosine() or an object with over(), "
+        "received 0.1",
     ),
     ("data=Digits()", "data=3", "config.data: expected an object with load(batch_size)"),
     ("return Experiment", "return dict", "expected get_config() to return an Experiment"),

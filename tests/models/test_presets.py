@@ -132,7 +132,7 @@ def test_fitted_strides_spares_the_earliest(side, kept):
         (DSCNN(stem_strides=(2, 0)), "config.model.stem_strides: expected two numbers"),
         (
             DSCNN(stem_strides=(2,)),
-            "config.model.stem_strides: expected a tuple of 2: a whole number",
+            "config.model.stem_strides: expected a tuple of 2: a whole number, a whole number",
         ),
     ],
 )

@@ -115,7 +115,7 @@ def test_what_is_impossible_is_refused_before_training(stage, message):
         (Shrink(params=0.5, multiple=0), "multiple: expected a number of at least 1"),
         (
             Shrink(params=0.5, score="l1"),
-            r"score: expected L1\(\) or .* received 'l1'",
+            r"score: expected L1\(\) .* or an object with rate\(\), received 'l1'",
         ),
     ],
 )

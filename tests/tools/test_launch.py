@@ -46,7 +46,7 @@ def test_signals_reach_every_worker(tmp_path, sign):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(sign)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=60)
     codes = {signal.SIGINT: {1, 130}, signal.SIGTERM: {preemption.EXIT_CODE}}
     assert process.returncode in codes[sign], said
     assert "the same command again goes on from here" in said
